@@ -1,0 +1,1 @@
+"""Which models exist, where their weights are, and how weights become a network."""

@@ -1,0 +1,1 @@
+"""From prompts on a slice to masks on every slice."""

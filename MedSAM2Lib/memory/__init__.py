@@ -1,0 +1,1 @@
+"""Memories of segmented slices, and the rules that choose which of them a slice gets to see."""

@@ -1,0 +1,1 @@
+"""The network, one part per file; attribute names equal the published checkpoints' key names."""

@@ -1,0 +1,87 @@
+"""The sizes of every network that this library builds. No torch here: the registry and `--help` read it.
+
+Figures of SAM 2 and SAM 2.1: Ravi et al., arXiv 2408.00714, and the public configuration files of facebookresearch/sam2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from MedSAM2Lib.errors import OptionError
+
+__all__ = ["NETWORKS", "NetworkConfig", "TrunkConfig", "network_config"]
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Hiera (Ryali et al., arXiv 2306.00989) with SAM 2's windowed and global attention."""
+
+    embed_dim: int  # channels of the first stage; every stage doubles them
+    num_heads: int  # attention heads of the first stage; every stage doubles them
+    stages: tuple[int, int, int, int]  # blocks per stage; the stages' strides are 4, 8, 16, 32
+    global_attention_blocks: tuple[int, ...]  # indices of blocks that attend over the whole grid
+    windows: tuple[int, int, int, int]  # side of the attention window per stage, tokens
+    background_size: tuple[int, int]  # grid on which the global part of the position embedding is learned
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """One network. The defaults are what all four sizes of SAM 2.1 share."""
+
+    trunk: TrunkConfig
+    image_size: int = 1024  # side S of the square the network sees, pixels
+    hidden_dim: int = 256  # channels after the neck, of prompt tokens and of object pointers
+    memory_dim: int = 64  # channels of a memory map
+    memory_layers: int = 4  # layers of memory attention
+    feedforward_dim: int = 2048  # inside memory attention and the mask decoder
+    memory_slots: int = 7  # a conditioning slot and six recent slices (SAM 2 calls it num_maskmem)
+    max_object_pointers: int = 16  # object pointers that a slice may look at
+    mask_to_memory_scale: float = 20.0  # mask probabilities enter the memory encoder as p * scale + bias
+    mask_to_memory_bias: float = -10.0
+    # False for SAM 2.0: object pointers carry no temporal position, absent objects no spatial embedding.
+    pointer_positions: bool = True
+    absent_object_embedding: bool = True
+
+    def __post_init__(self) -> None:
+        if self.image_size % 32:
+            raise OptionError(f"The image size must be a multiple of 32 (four stages, strides up to 32), but it is {self.image_size}.")
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the stride-16 grid that memories and prompts live on, tokens."""
+        return self.image_size // 16
+
+
+_TRUNKS = {
+    "tiny": TrunkConfig(96, 1, (1, 2, 7, 2), (5, 7, 9), (8, 4, 14, 7), (7, 7)),
+    "small": TrunkConfig(96, 1, (1, 2, 11, 2), (7, 10, 13), (8, 4, 14, 7), (7, 7)),
+    "base-plus": TrunkConfig(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), (14, 14)),
+    "large": TrunkConfig(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8), (7, 7)),
+}
+
+NETWORKS: dict[str, NetworkConfig] = {
+    # Trained by this project (MedSAM2Lib.training). Windows divide the grids of 128 and 256 pixels, so nothing is
+    # padded at either; a narrow decoder, because one object in a zoomed crop is a small world.
+    "nano": NetworkConfig(
+        trunk=TrunkConfig(48, 1, (1, 2, 6, 1), (5, 7, 9), (8, 4, 8, 4), (8, 8)),
+        image_size=128,
+        hidden_dim=128,
+        memory_dim=64,
+        memory_layers=2,
+        feedforward_dim=512,
+    ),
+    "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
+    **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},
+    **{
+        f"sam2.0-{size}": NetworkConfig(trunk=trunk, pointer_positions=False, absent_object_embedding=False)
+        for size, trunk in _TRUNKS.items()
+    },
+}
+
+
+def network_config(name: str, image_size: int | None = None) -> NetworkConfig:
+    """The named network, at another image size if one is given (any multiple of 32)."""
+    if name not in NETWORKS:
+        raise OptionError(f"Unknown network {name!r}: use one of {', '.join(NETWORKS)}.")
+    config = NETWORKS[name]
+    return config if image_size is None else replace(config, image_size=image_size)

@@ -1,0 +1,1 @@
+"""Synthetic and real clips, losses, and the loop that trains nano."""
