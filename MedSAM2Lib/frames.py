@@ -1,0 +1,123 @@
+"""A slice, or a window on it, to the network's square image, and the network's logits back to the slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["PIXEL_MEAN", "PIXEL_STD", "View", "logits_to_slice", "mask_to_frame", "normalise", "slice_to_frame"]
+
+# ImageNet statistics: the input convention of every SAM 2 checkpoint, ours too.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+OUTSIDE_LOGIT = -1024.0  # of voxels that a view does not show
+
+
+@dataclass(frozen=True)
+class View:
+    """The rectangle of a slice that the network looks at: pixels row..row + height, column..column + width.
+
+    It may reach beyond the slice; what lies outside is black. A view of the whole slice is stretched to a square, as
+    SAM 2 and MedSAM2 do; a zoomed view is a square already.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @classmethod
+    def whole(cls, rows: int, columns: int) -> View:
+        return cls(0, 0, rows, columns)
+
+    @classmethod
+    def around(cls, box: tuple[float, float, float, float], zoom: float, rows: int, columns: int) -> View:
+        """A square `zoom` times the longer side of a box (x0, y0, x1, y1), or the whole slice if that is no smaller."""
+        x0, y0, x1, y1 = box
+        side = int(np.ceil(max(x1 - x0 + 1, y1 - y0 + 1, MINIMUM_SIDE / zoom) * zoom))
+        if side >= max(rows, columns):
+            return cls.whole(rows, columns)
+        row, column = round((y0 + y1 + 1 - side) / 2), round((x0 + x1 + 1 - side) / 2)
+        # Rather see more of the slice than black beyond its edge, where the slice is wide enough.
+        if side <= rows:
+            row = min(max(row, 0), rows - side)
+        if side <= columns:
+            column = min(max(column, 0), columns - side)
+        return cls(row, column, side, side)
+
+    def to_frame(self, x: npt.ArrayLike, y: npt.ArrayLike, image_size: int) -> npt.NDArray[np.float32]:
+        """(N,) slice pixels to (N, 2) network pixels (x, y); pixel centres at integers on both sides."""
+        frame_x = (np.asarray(x, dtype=np.float64) - self.column + 0.5) * image_size / self.width - 0.5
+        frame_y = (np.asarray(y, dtype=np.float64) - self.row + 0.5) * image_size / self.height - 0.5
+        return np.stack((frame_x, frame_y), axis=-1).astype(np.float32)
+
+    def box_to_frame(self, box: tuple[float, float, float, float], image_size: int) -> npt.NDArray[np.float32]:
+        """A box's inclusive corners in slice pixels to (2, 2) inclusive corners in network pixels.
+
+        Corners are pixels, not points: the box's outer edges are mapped, half a pixel beyond the corners' centres.
+        """
+        x0, y0, x1, y1 = box
+        edges = self.to_frame([x0 - 0.5, x1 + 0.5], [y0 - 0.5, y1 + 0.5], image_size)
+        return edges + np.array([[0.5, 0.5], [-0.5, -0.5]], dtype=np.float32)
+
+
+MINIMUM_SIDE = 24  # slice pixels a zoomed view shows at least: below that there is nothing left to see around an object
+
+
+def normalise(grey: Tensor) -> Tensor:
+    """(..., S, S) grey values 0..1 to (N, 3, S, S) network input; N is the product of the leading sizes."""
+    flat = grey.reshape(-1, 1, *grey.shape[-2:])
+    mean, std = (torch.tensor(values, device=grey.device).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    return (flat - mean) / std
+
+
+def slice_to_frame(pixels: npt.NDArray[np.uint8], view: View, image_size: int) -> Tensor:
+    """(rows, columns) windowed grey values 0..255 to (3, S, S) network input.
+
+    Bicubic with antialiasing on eight bits, as MedSAM2's scripts resize with PIL.
+    """
+    shown = torch.from_numpy(np.ascontiguousarray(_cut(pixels, view))).float()
+    if shown.shape != (image_size, image_size):
+        shown = _resize(shown, image_size, "bicubic").round_().clamp_(0, 255)
+    return normalise(shown / 255)[0]
+
+
+def mask_to_frame(mask: npt.NDArray[np.bool_], view: View, image_size: int) -> Tensor:
+    """(rows, columns) bool to (1, S, S) float 0 or 1: bilinear with antialiasing, then thresholded at a half (SAM 2)."""
+    shown = torch.from_numpy(_cut(mask, view).astype(np.float32))
+    if shown.shape != (image_size, image_size):
+        shown = (_resize(shown, image_size, "bilinear") >= 0.5).float()
+    return shown[None]
+
+
+def logits_to_slice(logits: Tensor, view: View, rows: int, columns: int) -> Tensor:
+    """(1, 1, s, s) network logits to (rows, columns) float32; outside the view the object is ruled out."""
+    shown = F.interpolate(logits.float(), size=(view.height, view.width), mode="bilinear", align_corners=False)[0, 0]
+    if view == View.whole(rows, columns):
+        return shown
+    full = torch.full((rows, columns), OUTSIDE_LOGIT, device=logits.device)
+    top, left = max(view.row, 0), max(view.column, 0)
+    bottom, right = min(view.row + view.height, rows), min(view.column + view.width, columns)
+    full[top:bottom, left:right] = shown[top - view.row : bottom - view.row, left - view.column : right - view.column]
+    return full
+
+
+def _cut(pixels: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
+    """The view's pixels, zero beyond the slice."""
+    rows, columns = pixels.shape
+    top, left = max(view.row, 0), max(view.column, 0)
+    bottom, right = min(view.row + view.height, rows), min(view.column + view.width, columns)
+    if (bottom - top, right - left) == (view.height, view.width):
+        return pixels[top:bottom, left:right]
+    out = np.zeros((view.height, view.width), dtype=pixels.dtype)
+    out[top - view.row : bottom - view.row, left - view.column : right - view.column] = pixels[top:bottom, left:right]
+    return out
+
+
+def _resize(image: Tensor, side: int, mode: str) -> Tensor:
+    return F.interpolate(image[None, None], size=(side, side), mode=mode, align_corners=False, antialias=True)[0, 0]

@@ -1,0 +1,66 @@
+"""Attention with separate projections, plain and rotary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
+
+__all__ = ["Attention", "RotaryAttention"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention; `internal_dim` may be narrower than the tokens (the mask decoder halves it)."""
+
+    def __init__(self, dim: int, heads: int, internal_dim: int | None = None, key_value_dim: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        internal_dim = internal_dim or dim
+        key_value_dim = key_value_dim or dim
+        self.q_proj = nn.Linear(dim, internal_dim)
+        self.k_proj = nn.Linear(key_value_dim, internal_dim)
+        self.v_proj = nn.Linear(key_value_dim, internal_dim)
+        self.out_proj = nn.Linear(internal_dim, dim)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, Nq, C), (B, Nk, Ck), (B, Nk, Ck) to (B, Nq, C)."""
+        attended = F.scaled_dot_product_attention(
+            self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
+        )
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+class RotaryAttention(Attention):
+    """Single-head attention between tokens of square grids, with axial rotary positions (Su et al. 2021).
+
+    Keys may hold several grids one after another (memory maps); all turn by the same phases, and the last
+    `unrotated_keys` (object pointers, which have no place in the grid) do not turn at all.
+    """
+
+    def __init__(self, dim: int, key_value_dim: int | None = None) -> None:
+        super().__init__(dim, heads=1, key_value_dim=key_value_dim)
+        self._phase_cache: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _phases(self, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        if (tokens, device) not in self._phase_cache:
+            self._phase_cache[tokens, device] = axial_phases(self.q_proj.out_features, round(tokens**0.5), device)
+        return self._phase_cache[tokens, device]
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, unrotated_keys: int = 0) -> Tensor:
+        """(B, N, C), (B, M * N + unrotated_keys, Ck) twice, to (B, N, C); N is the number of tokens of a grid."""
+        cosine, sine = self._phases(query.shape[1], query.device)
+        q = rotate_pairs(self.q_proj(query), cosine, sine)
+        k, v = self.k_proj(key), self.v_proj(value)
+        in_grid = k.shape[1] - unrotated_keys
+        grids = k[:, :in_grid].unflatten(1, (-1, query.shape[1]))  # (B, M, N, C)
+        k = torch.cat((rotate_pairs(grids, cosine, sine).flatten(1, 2), k[:, in_grid:]), dim=1)
+        q = q.to(v.dtype)
+        attended = F.scaled_dot_product_attention(q[:, None], k.to(v.dtype)[:, None], v[:, None])[:, 0]
+        out: Tensor = self.out_proj(attended)
+        return out

@@ -1,0 +1,171 @@
+"""Hiera, the image trunk of SAM 2: windowed attention at four strides, a few global blocks.
+
+Ryali et al., arXiv 2306.00989, as SAM 2 uses it (Ravi et al., arXiv 2408.00714, appendix). Tokens stay on their grid,
+(B, H, W, C).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from MedSAM2Lib.network.config import TrunkConfig
+from MedSAM2Lib.network.layers import MLP
+
+__all__ = ["Hiera"]
+
+_LAYER_NORM_EPS = 1e-6
+
+
+def _pool(x: Tensor) -> Tensor:
+    """2 x 2 maximum of (B, H, W, C). Contiguous first: a strided view was pooled wrongly on MPS (torch 2.7)."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2).contiguous(), 2).permute(0, 2, 3, 1)
+
+
+def _to_windows(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
+    """(B, H, W, C) to (B * windows, window, window, C) and the padded (H, W).
+
+    Grids that windows do not fill are padded with zeros at the bottom and right. The padding is *not* masked in the
+    attention (its keys and values are the projection's bias): the published weights were trained that way.
+    """
+    batch, height, width, channels = x.shape
+    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    rows, columns = x.shape[1] // window, x.shape[2] // window
+    x = x.reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
+    return x.reshape(-1, window, window, channels), (rows * window, columns * window)
+
+
+def _from_windows(x: Tensor, window: int, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    rows, columns = padded[0] // window, padded[1] // window
+    x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).transpose(2, 3)
+    return x.reshape(-1, *padded, x.shape[-1])[:, : size[0], : size[1]]
+
+
+class MultiScaleAttention(nn.Module):
+    """Attention inside a window; with `pool_queries` the result has half the window's side."""
+
+    def __init__(self, dim_in: int, dim_out: int, heads: int, pool_queries: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.pool_queries = pool_queries
+        self.qkv = nn.Linear(dim_in, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, dim_in) to (B, h', w', dim_out)."""
+        batch, height, width, _ = x.shape
+        q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, h, w, dim_out)
+        if self.pool_queries:
+            q = _pool(q)
+            height, width = q.shape[1:3]
+
+        def split(t: Tensor) -> Tensor:  # (B, heads, tokens, dim_out / heads)
+            return t.reshape(batch, -1, self.heads, t.shape[-1] // self.heads).transpose(1, 2)
+
+        attended = F.scaled_dot_product_attention(split(q), split(k), split(v))
+        out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
+        return out
+
+
+class MultiScaleBlock(nn.Module):
+    """A transformer block. The first block of stages 2 to 4 doubles the channels and halves the grid.
+
+    `window` is the side of its attention window in tokens of its input, 0 for global attention.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, heads: int, window: int, pools: bool) -> None:
+        super().__init__()
+        self.window = window
+        self.pools = pools
+        self.norm1 = nn.LayerNorm(dim_in, eps=_LAYER_NORM_EPS)
+        self.attn = MultiScaleAttention(dim_in, dim_out, heads, pool_queries=pools)
+        self.norm2 = nn.LayerNorm(dim_out, eps=_LAYER_NORM_EPS)
+        self.mlp = MLP(dim_out, 4 * dim_out, dim_out, activation=nn.GELU)
+        if dim_in != dim_out:
+            self.proj = nn.Linear(dim_in, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim_in) to (B, H, W, dim_out), or (B, H / 2, W / 2, dim_out) where it pools."""
+        normed = self.norm1(x)
+        shortcut = _pool(self.proj(normed)) if self.pools else x
+        x = shortcut + self._attend(normed)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def _attend(self, x: Tensor) -> Tensor:
+        if self.window == 0:
+            attended: Tensor = self.attn(x)
+            return attended
+        height, width = x.shape[1:3]
+        windows, padded = _to_windows(x, self.window)
+        attended = self.attn(windows)
+        if not self.pools:
+            return _from_windows(attended, self.window, padded, (height, width))
+        return _from_windows(attended, self.window // 2, (padded[0] // 2, padded[1] // 2), (height // 2, width // 2))
+
+
+class PatchEmbed(nn.Module):
+    """7 x 7 convolution with stride 4: (B, 3, S, S) to (B, S / 4, S / 4, C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded: Tensor = self.proj(x)
+        return embedded.permute(0, 2, 3, 1)
+
+
+class Hiera(nn.Module):
+    """The trunk. `channel_list` names the outputs' channels from the coarsest stage to the finest, as the neck reads them."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(config.embed_dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.embed_dim, *config.background_size))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, config.embed_dim, config.windows[0], config.windows[0]))
+        self._position_cache: dict[tuple[int, int], Tensor] = {}
+
+        self.blocks = nn.ModuleList()
+        self.stage_ends: list[int] = []
+        dim, heads = config.embed_dim, config.num_heads
+        for stage, depth in enumerate(config.stages):
+            for position in range(depth):
+                index = len(self.blocks)
+                pools = stage > 0 and position == 0
+                # A pooling block still sees its input's grid, so it keeps the window of the stage before.
+                window = 0 if index in config.global_attention_blocks else config.windows[stage - 1 if pools else stage]
+                dim_out = 2 * dim if pools else dim
+                heads = 2 * heads if pools else heads
+                self.blocks.append(MultiScaleBlock(dim, dim_out, heads, window, pools))
+                dim = dim_out
+            self.stage_ends.append(len(self.blocks) - 1)
+        self.channel_list = [config.embed_dim * 2**stage for stage in reversed(range(len(config.stages)))]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) to four maps (B, C, H, W), finest first: strides 4, 8, 16, 32."""
+        x = self.patch_embed(images)
+        x = x + self._position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.stage_ends:
+                outputs.append(x.permute(0, 3, 1, 2))
+        return outputs
+
+    def _position_embedding(self, height: int, width: int) -> Tensor:
+        """(1, H, W, C): a background resized to the grid plus a window pattern repeated over it."""
+        if self.training or torch.is_grad_enabled():  # the weights may change between calls
+            return self._compute_position_embedding(height, width)
+        cached = self._position_cache.get((height, width))
+        if cached is None or cached.device != self.pos_embed.device:
+            cached = self._position_cache[height, width] = self._compute_position_embedding(height, width)
+        return cached
+
+    def _compute_position_embedding(self, height: int, width: int) -> Tensor:
+        background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic", align_corners=False)
+        window = self.pos_embed_window.shape[-1]
+        repeats = (1, 1, -(-height // window), -(-width // window))
+        tiled = self.pos_embed_window.tile(repeats)[:, :, :height, :width]
+        return (background + tiled).permute(0, 2, 3, 1)

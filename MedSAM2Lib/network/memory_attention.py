@@ -1,0 +1,52 @@
+"""A slice's features look at the memories of other slices."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from MedSAM2Lib.network.attention import RotaryAttention
+
+__all__ = ["MemoryAttention"]
+
+_POSITION_WEIGHT = 0.1  # of the sine encoding added to the features at the input (SAM 2)
+
+
+class MemoryAttentionLayer(nn.Module):
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int) -> None:
+        super().__init__()
+        self.self_attn = RotaryAttention(dim)
+        self.cross_attn_image = RotaryAttention(dim, key_value_dim=memory_dim)
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.self_attn(normed, normed, normed)
+        x = x + self.cross_attn_image(self.norm2(x), memory + memory_pos, memory, unrotated_keys=pointer_tokens)
+        out: Tensor = x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return out
+
+
+class MemoryAttention(nn.Module):
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(dim, memory_dim, feedforward_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, features: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int) -> Tensor:
+        """Conditioned features, (B, C, h, w).
+
+        features        (B, C, h, w) of the slice, position (C, h, w)
+        memory          (B, M * hw + pointer_tokens, memory_dim): maps first, object pointers last
+        memory_pos      same shape: where and when each token is from
+        """
+        height, width = features.shape[-2:]
+        x = (features + _POSITION_WEIGHT * position).flatten(2).transpose(1, 2)  # (B, hw, C)
+        for layer in self.layers:
+            x = layer(x, memory, memory_pos, pointer_tokens)
+        normed: Tensor = self.norm(x)
+        return normed.transpose(1, 2).unflatten(2, (height, width))

@@ -1,0 +1,45 @@
+"""Cleaning of masks: small holes, stray pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedSAM2Lib.volume_io.itk import import_simpleitk
+
+__all__ = ["fill_holes", "largest_component"]
+
+
+def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
+    """(rows, columns) bool, with every 8-connected piece of background of at most `max_area` pixels filled.
+
+    As in SAM 2, the area alone decides: a small piece of background in a corner of the picture is filled too.
+    Returns a new array.
+    """
+    components, sizes = _components(~mask)
+    small = sizes <= max_area
+    small[0] = False
+    filled: npt.NDArray[np.bool_] = mask | small[components]
+    return filled
+
+
+def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(k, j, i) bool: only the largest 26-connected piece; of equal ones the first in array order. Returns a new array."""
+    components, sizes = _components(mask)
+    if len(sizes) == 1:
+        return mask.copy()
+    kept: npt.NDArray[np.bool_] = components == 1 + int(np.argmax(sizes[1:]))
+    return kept
+
+
+def _components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Labels 1.. of the pieces of a mask that touch by face, edge or corner, in array order, and their sizes.
+
+    sizes[0] is the number of voxels outside.
+    """
+    sitk = import_simpleitk()
+    image = sitk.GetImageFromArray(mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8))
+    components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+    return components, np.bincount(components.ravel())

@@ -1,0 +1,85 @@
+"""One training step: a batch of clips is prompted on its first slice, tracked through the others, corrected on some.
+
+The tracker is the one that inference uses, so that what is trained is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from MedSAM2Lib.frames import normalise
+from MedSAM2Lib.inference.tracker import Tracker
+from MedSAM2Lib.memory.bank import RecentBank
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.training.losses import slice_loss
+from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt
+
+__all__ = ["PromptMix", "clip_loss", "track_clip"]
+
+@dataclass(frozen=True)
+class PromptMix:
+    """How often a clip starts with which prompt, and how often it is corrected.
+
+    The rest, 1 - box - click, starts with the reference mask. Medical SAM 2 draws mask 50 %, click 25 %, box 25 %.
+    """
+
+    box: float = 0.5
+    click: float = 0.25
+    correction: float = 0.3  # probability that a clip gets a corrective click
+    pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
+
+
+def clip_loss(network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, generator: torch.Generator) -> Tensor:
+    """Mean loss over the slices (and corrections) of a batch of clips; images and masks are (B, T, S, S)."""
+    losses: list[Tensor] = []
+    track_clip(network, images, masks, mix, generator, on_prediction=lambda p, t: losses.append(slice_loss(p, masks[:, t])))
+    return torch.stack(losses).mean()
+
+
+def track_clip(
+    network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, generator: torch.Generator, on_prediction: Callable[[MaskPrediction, int], None]
+) -> None:
+    """Runs a batch of clips through prompt, corrections and tracking; reports every prediction with its slice index."""
+    length = images.shape[1]
+    features = _split_slices(network.encode_image(normalise(images)), length)
+    tracker = Tracker(network, RecentBank(network.config.memory_slots, network.config.max_object_pointers), mix.pointer_span, None)
+    draw = torch.rand(2, generator=generator)
+    if length == 1:
+        draw[0] *= mix.box + mix.click  # a reference mask as prompt leaves nothing to learn on its own slice
+    corrected = int(torch.randint(length, (1,), generator=generator)) if draw[1] < mix.correction else -1
+
+    for index in range(length):
+        points: PointTensors | None = None
+        if index == 0:
+            prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
+        else:
+            prediction = tracker.track(index, features[index], direction=1)
+        on_prediction(prediction, index)
+        if index == corrected:
+            predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
+            points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
+            on_prediction(tracker.prompt(index, features[index], points, prediction.logits.detach()), index)
+
+
+def _first_prompt(
+    tracker: Tracker, features: ImageFeatures, masks: Tensor, mix: PromptMix, draw: float, generator: torch.Generator
+) -> tuple[MaskPrediction, PointTensors | None]:
+    if draw >= mix.box + mix.click:
+        return tracker.adopt_mask(0, features, masks[:, None]), None
+    points = box_prompt(masks, generator) if draw < mix.box else click_prompt(masks, generator)
+    return tracker.prompt(0, features, points), points
+
+
+def _split_slices(features: ImageFeatures, length: int) -> list[ImageFeatures]:
+    """Features of B * T slices to T features of B slices."""
+    levels = [level.unflatten(0, (-1, length)).unbind(1) for level in features]
+    return [ImageFeatures(*slice_levels) for slice_levels in zip(*levels, strict=True)]
+
+
+def _upscaled(logits: Tensor, side: int) -> Tensor:
+    return F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)

@@ -1,0 +1,150 @@
+"""A folder of DICOM files as one volume: which series, and whether its slices make a regular grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedSAM2Lib.errors import OptionError, VolumeError
+from MedSAM2Lib.geometry import Geometry
+from MedSAM2Lib.volume_io.itk import geometry_of, quiet_itk, reason_of
+
+__all__ = ["MODALITY_TAG", "Series", "list_series", "read_series"]
+
+MODALITY_TAG = "0008|0060"
+_DESCRIPTION_TAG = "0008|103e"
+_POSITION_TAG = "0020|0032"
+
+# A slice may lie this share of the slice spacing off the regular grid. Scanners round positions to 0.01 mm or so;
+# one missing slice moves its neighbours by about half a spacing.
+_OFF_GRID_TOLERANCE = 0.2
+
+
+@dataclass(frozen=True)
+class Series:
+    """One DICOM series of a folder; `files` in the order of their positions."""
+
+    uid: str
+    description: str
+    modality: str | None
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.uid}  {self.modality or '?'}  {len(self.files)} files  {self.description or '(no description)'}"
+
+
+def list_series(folder: Path) -> list[Series]:
+    """The image series among the files of a folder (not of its subfolders), by UID."""
+    with quiet_itk() as sitk:
+        uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        found = [(uid, sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)) for uid in sorted(uids)]
+        return [_describe(sitk, uid, files) for uid, files in found if files]
+
+
+def read_series(folder: Path, uid: str | None) -> tuple[npt.NDArray[Any], Geometry, str | None]:
+    """(k, j, i) array in the units of the modality (HU for CT), grid and modality of a series.
+
+    `uid` may be None when the folder holds one series. Raises VolumeError, or OptionError for an unknown `uid`.
+    """
+    series = _choose(folder, list_series(folder), uid)
+    with quiet_itk() as sitk:
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(series.files)
+        reader.MetaDataDictionaryArrayUpdateOn()
+        try:
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise VolumeError(
+                f"{folder}: the {len(series.files)} files of series {series.uid} cannot be read as one volume "
+                f"({reason_of(error)}); a file may be damaged, or the slices differ in size."
+            ) from error
+        if image.GetNumberOfComponentsPerPixel() != 1:
+            raise VolumeError(
+                f"{folder}: expected one grey value per voxel, but the series has {image.GetNumberOfComponentsPerPixel()} "
+                "(colour); choose another series, or convert it to grey."
+            )
+        if image.GetDimension() == 4:
+            image = _without_fourth_dimension(folder, image)
+        geometry = geometry_of(image)
+        positions = _positions(reader, len(series.files))
+        if positions is not None and len(positions) == geometry.shape[0]:
+            _check_regular(folder, geometry, positions)
+        return sitk.GetArrayFromImage(image), geometry, series.modality
+
+
+def _describe(sitk: Any, uid: str, files: Sequence[str]) -> Series:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(files[0])
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:  # told, with its reason, when the series is read
+        return Series(uid, "", None, tuple(files))
+    return Series(uid, _tag(reader, _DESCRIPTION_TAG) or "", _tag(reader, MODALITY_TAG), tuple(files))
+
+
+def _tag(reader: Any, tag: str) -> str | None:
+    return (reader.GetMetaData(tag).strip() or None) if reader.HasMetaDataKey(tag) else None
+
+
+def _choose(folder: Path, found: list[Series], uid: str | None) -> Series:
+    listing = "".join(f"\n  {series}" for series in found)
+    if not found:
+        raise VolumeError(
+            f"{folder}: expected DICOM images, but there are none (subfolders are not searched); give the folder of one series."
+        )
+    if uid is None and len(found) > 1:
+        raise VolumeError(
+            f"{folder}: expected one DICOM series, but there are {len(found)}; "
+            f"choose one by its UID (series=UID, --series UID):{listing}"
+        )
+    matching = [series for series in found if uid is None or series.uid == uid]
+    if not matching:
+        raise OptionError(f"{folder} holds no DICOM series {uid}; it holds:{listing}")
+    return matching[0]
+
+
+def _without_fourth_dimension(folder: Path, image: Any) -> Any:
+    if image.GetSize()[3] != 1:
+        raise VolumeError(f"{folder}: expected a 3D series, but it is 4D of size {image.GetSize()}; export one time point.")
+    return image[:, :, :, 0]
+
+
+def _positions(reader: Any, count: int) -> npt.NDArray[np.float64] | None:
+    """(slices, 3) LPS mm from the headers, None where they do not tell (ultrasound, secondary capture)."""
+    rows: list[list[float]] = []
+    for index in range(count):
+        if not reader.HasMetaDataKey(index, _POSITION_TAG):
+            return None
+        rows.append([float(part) for part in reader.GetMetaData(index, _POSITION_TAG).split("\\")])
+    return np.asarray(rows)
+
+
+def _check_regular(folder: Path, geometry: Geometry, positions: npt.NDArray[np.float64]) -> None:
+    """Raises VolumeError when slices lie elsewhere than a regular grid puts them: masks would be in the wrong place."""
+    count = len(positions)
+    if len(np.unique(np.round(positions, 3), axis=0)) < count:
+        raise VolumeError(
+            f"{folder}: expected one image per position, but some of the {count} share theirs (several time points or "
+            "echoes in one series); export one of them."
+        )
+    normal = geometry.direction_matrix[:, 2]
+    expected = geometry.index_to_world([(0, 0, k) for k in range(count)])
+    offset = positions - expected
+    along = offset @ normal
+    across = np.linalg.norm(offset - np.outer(along, normal), axis=1)
+    if np.max(across) > min(geometry.spacing[:2]):
+        raise VolumeError(
+            f"{folder}: expected slices stacked at a right angle, but they shift sideways by up to {np.max(across):.1f} mm "
+            "(gantry tilt); load the series in 3D Slicer, harden the transform that straightens it, and save it as NRRD."
+        )
+    if np.max(np.abs(along)) > _OFF_GRID_TOLERANCE * geometry.spacing[2]:
+        raise VolumeError(
+            f"{folder}: expected evenly spaced slices, but one lies {np.max(np.abs(along)):.2f} mm off its place in a "
+            f"stack of {count} at {geometry.spacing[2]:.2f} mm; slices may be missing, or the spacing varies: export the series "
+            "again or resample it."
+        )
