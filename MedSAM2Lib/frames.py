@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PIXEL_MEAN", "PIXEL_STD", "View", "logits_to_slice", "mask_to_frame", "normalise", "slice_to_frame"]
+__all__ = ["View", "logits_to_frame", "logits_to_slice", "mask_to_frame", "normalise", "slice_to_frame"]
 
 # ImageNet statistics: the input convention of every SAM 2 checkpoint, ours too.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 OUTSIDE_LOGIT = -1024.0  # of voxels that a view does not show
+_BOUND = 32.0  # logits that pass from one view to another are clamped to this, so that edges stay sharp when resized
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,24 @@ class View:
         if side <= columns:
             column = min(max(column, 0), columns - side)
         return cls(row, column, side, side)
+
+    def widened(self, box: tuple[float, float, float, float], factor: float, rows: int, columns: int) -> View:
+        """A square that shows all of this view and of a box (x0, y0, x1, y1), at least `factor` times as wide as before."""
+        x0, y0 = min(self.column, box[0]), min(self.row, box[1])
+        x1, y1 = max(self.column + self.width - 1, box[2]), max(self.row + self.height - 1, box[3])
+        grown = max(factor * max(self.height, self.width) / max(x1 - x0 + 1, y1 - y0 + 1), 1.0)
+        return View.around((x0, y0, x1, y1), grown, rows, columns)
+
+    def cuts(self, mask: npt.NDArray[np.bool_]) -> bool:
+        """Whether a mask (rows, columns) reaches an edge of this view beyond which the slice goes on."""
+        rows, columns = mask.shape
+        bottom, right = self.row + self.height, self.column + self.width
+        return bool(
+            (self.row > 0 and mask[self.row].any())
+            or (bottom < rows and mask[bottom - 1].any())
+            or (self.column > 0 and mask[:, self.column].any())
+            or (right < columns and mask[:, right - 1].any())
+        )
 
     def to_frame(self, x: npt.ArrayLike, y: npt.ArrayLike, image_size: int) -> npt.NDArray[np.float32]:
         """(N,) slice pixels to (N, 2) network pixels (x, y); pixel centres at integers on both sides."""
@@ -107,14 +126,21 @@ def logits_to_slice(logits: Tensor, view: View, rows: int, columns: int) -> Tens
     return full
 
 
-def _cut(pixels: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
-    """The view's pixels, zero beyond the slice."""
+def logits_to_frame(logits: Tensor, view: View, side: int) -> Tensor:
+    """(rows, columns) logits of a slice to (1, 1, side, side) as the network would have given them through a view."""
+    pixels = logits.clamp(-_BOUND, _BOUND).cpu().numpy()
+    shown = torch.from_numpy(_cut(pixels, view, outside=-_BOUND))
+    return _resize(shown, side, "bilinear")[None, None].to(logits.device)
+
+
+def _cut(pixels: npt.NDArray[np.generic], view: View, outside: float = 0) -> npt.NDArray[np.generic]:
+    """The view's pixels, `outside` beyond the slice."""
     rows, columns = pixels.shape
     top, left = max(view.row, 0), max(view.column, 0)
     bottom, right = min(view.row + view.height, rows), min(view.column + view.width, columns)
     if (bottom - top, right - left) == (view.height, view.width):
         return pixels[top:bottom, left:right]
-    out = np.zeros((view.height, view.width), dtype=pixels.dtype)
+    out = np.full((view.height, view.width), outside, dtype=pixels.dtype)
     out[top - view.row : bottom - view.row, left - view.column : right - view.column] = pixels[top:bottom, left:right]
     return out
 

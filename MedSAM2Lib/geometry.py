@@ -43,7 +43,9 @@ class Geometry:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise VolumeError(f"A volume needs at least one voxel along k, j and i, but its size is {self.shape}.")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing):
-            raise VolumeError(f"Voxel spacing must be positive and finite, but it is {self.spacing} mm; correct the file's header.")
+            raise VolumeError(
+                f"Voxel spacing must be positive and finite, but it is {self.spacing} mm; correct the file's header."
+            )
         if not np.all(np.isfinite(self.origin)):
             raise VolumeError(f"The origin must be finite, but it is {self.origin} mm; correct the file's header.")
         matrix = self.direction_matrix

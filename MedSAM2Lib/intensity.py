@@ -48,8 +48,8 @@ class Window:
         return cls(level - width / 2, level + width / 2)
 
 
-# Width and level in HU. abdomen, lung, brain, mediastinum: MedSAM's own presets. The others: Murphy et al.,
-# "Windowing (CT)", Radiopaedia.org, rID 52108.
+# Width and level in HU. abdomen, lung, brain, mediastinum: the presets of MedSAM2's own Slicer plugin. The others:
+# https://radiopaedia.org/articles/windowing-ct (where it gives a range, its middle).
 PRESETS: Mapping[str, Window] = MappingProxyType(
     {
         name: Window.from_width_level(width, level)

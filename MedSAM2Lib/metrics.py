@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedSAM2Lib.errors import VolumeError
-from MedSAM2Lib.volume_io.itk import import_simpleitk
+from MedSAM2Lib.masks import bounding_box
+from MedSAM2Lib.simpleitk import import_simpleitk
 
 __all__ = ["Scores", "dice", "hd95_mm", "iou", "relative_volume_error", "score", "surface_dice", "volume_error_ml"]
 
@@ -122,20 +123,14 @@ class _SurfaceDistances:
 
 
 def _surface_distances(mask: _Mask, reference: _Mask, spacing: _Spacing) -> _SurfaceDistances:
-    box = _bounding_box(mask | reference)
+    # The surface voxels nearest to each other lie in the box around both masks: the rest need not be searched.
+    box = bounding_box(mask | reference) or ()
     surfaces = [_surface(one[box], mask.shape) for one in (mask, reference)]
     if not (surfaces[0].any() and surfaces[1].any()):
         far = [np.full(_count(surface), np.inf) for surface in surfaces]
         return _SurfaceDistances(far[0], far[1])
     from_mask, from_reference = (_distance_map(surface, spacing) for surface in surfaces)
     return _SurfaceDistances(to_reference=from_reference[surfaces[0]], to_mask=from_mask[surfaces[1]])
-
-
-def _bounding_box(mask: _Mask) -> tuple[slice, slice, slice]:
-    """Nearest surface voxels of both masks lie in the box around both: the rest of the volume need not be searched."""
-    ranges = [np.flatnonzero(np.any(mask, axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    k, j, i = (slice(int(line[0]), int(line[-1]) + 1) if line.size else slice(0, 1) for line in ranges)
-    return k, j, i
 
 
 def _surface(mask: _Mask, full_shape: tuple[int, ...]) -> _Mask:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedSAM2Lib.volume_io.itk import import_simpleitk
+from MedSAM2Lib.masks import bounding_box
+from MedSAM2Lib.simpleitk import import_simpleitk
 
 __all__ = ["fill_holes", "largest_component"]
 
@@ -27,10 +28,11 @@ def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.boo
 
 def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """(k, j, i) bool: only the largest 26-connected piece; of equal ones the first in array order. Returns a new array."""
-    components, sizes = _components(mask)
-    if len(sizes) == 1:
-        return mask.copy()
-    kept: npt.NDArray[np.bool_] = components == 1 + int(np.argmax(sizes[1:]))
+    kept = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is not None:
+        components, sizes = _components(mask[box])
+        kept[box] = components == 1 + int(np.argmax(sizes[1:]))
     return kept
 
 

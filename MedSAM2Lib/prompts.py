@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Union
 
 import numpy as np
 import numpy.typing as npt
@@ -125,4 +124,4 @@ class Box3D:
         return Box((self.first + self.last) // 2, self.x0, self.y0, self.x1, self.y1)
 
 
-Prompt = Union[Box, Points, MaskPrompt, RecistLine, Box3D]
+Prompt = Box | Points | MaskPrompt | RecistLine | Box3D

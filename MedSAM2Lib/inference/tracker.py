@@ -6,13 +6,14 @@ from them (a correction on a tracked slice is lost on the next pass, facebookres
 * the first prompt on a slice that was never tracked sees no memory;
 * a prompt on a slice that was tracked is a correction: it sees the memories of the direction the slice was tracked in,
   and the slice's previous logits as a mask prompt;
-* every prompted slice is conditioning afterwards.
+* a prompted slice is conditioning for every pass that starts after its prompts; until then its prompts see the memories
+  as the last pass left them, so a second click does not see what the first one made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -40,11 +41,12 @@ class Tracker:
     slice_count: int
     memory_dtype: torch.dtype | None = torch.bfloat16
     tracked_direction: dict[int, int] = field(default_factory=dict)  # slice index -> direction of its last pass
+    pending: dict[int, MemoryEntry] = field(default_factory=dict)  # of slices prompted since the last pass, by slice index
 
     def prompt(
         self, slice_index: int, features: ImageFeatures, points: PointTensors, previous_logits: Tensor | None = None
     ) -> MaskPrediction:
-        """The mask from clicks or a box; the slice becomes conditioning.
+        """The mask from clicks or a box; the slice is conditioning from the next pass on.
 
         previous_logits  (B, 1, S / 4, S / 4) of this slice, where it has a mask that these points correct
         """
@@ -60,13 +62,14 @@ class Tracker:
         return prediction
 
     def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor) -> MaskPrediction:
-        """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice becomes conditioning."""
+        """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
         self._remember_prompted(slice_index, features, prediction)
         return prediction
 
     def track(self, slice_index: int, features: ImageFeatures, direction: int) -> MaskPrediction:
         """The mask from memories alone, going in `direction` (+1 or -1)."""
+        self._settle()
         prediction = self.network.predict(self._condition(slice_index, features, direction), features)
         entry = self._entry(slice_index, features, prediction, prompted=False)
         self.bank.insert(entry, direction)
@@ -75,35 +78,50 @@ class Tracker:
 
     def start_pass(self, direction: int) -> None:
         """Forgets what the last pass in this direction left, so that passes do not depend on earlier ones."""
+        self._settle()
         self.bank.forget_tracked(direction)
         for slice_index in self.bank.conditioning:
             self.tracked_direction[slice_index] = direction
 
-    def reframe(self, encode: Callable[[int], ImageFeatures], logits_of: Callable[[int], Tensor], direction: int, upto: int) -> None:
-        """Makes the memories anew after the window on the slices has moved.
+    def reframe(
+        self,
+        slice_index: int,
+        direction: int,
+        encode: Callable[[int], ImageFeatures],
+        logits_of: Callable[[int], Tensor],
+        is_stale: Callable[[int], bool],
+    ) -> None:
+        """Makes the memories that a slice will see anew, after the view on the slices has changed.
 
-        encode     features of a slice through the new window
-        logits_of  (B, 1, S / 4, S / 4) stored logits of a slice, resampled to the new window
-        upto       the slice that the pass goes on from; only memories it can see are made
+        slice_index  the slice that goes on in `direction`
+        encode       features of a slice through the new view
+        logits_of    (B, 1, S / 4, S / 4) stored logits of a slice, resampled to the new view
+        is_stale     whether a slice's memory was made through another view; the others are left alone
         """
-        for index, entry in list(self.bank.conditioning.items()):
-            self.bank.conditioning[index] = self._remade(entry, encode(index), logits_of(index), prompted=True)
-        selection = self.bank.select(upto, direction, self.slice_count)
-        for entry, _ in selection.maps:
-            if entry.slice_index not in self.bank.conditioning:
-                index = entry.slice_index
-                self.bank.insert(self._remade(entry, encode(index), logits_of(index), prompted=False), direction)
-
-    def _remade(self, entry: MemoryEntry, features: ImageFeatures, logits: Tensor, prompted: bool) -> MemoryEntry:
-        memory = self.network.encode_memory(features.stride16, logits, entry.object_score, prompted)
-        return MemoryEntry(entry.slice_index, self._stored(memory), entry.pointer, entry.iou, entry.object_score)
+        for entry, _ in self.bank.select(slice_index, direction, self.slice_count).maps:
+            index = entry.slice_index
+            if not is_stale(index):
+                continue
+            prompted = index in self.bank.conditioning
+            memory = self.network.encode_memory(encode(index).stride16, logits_of(index), entry.object_score, prompted)
+            remade = replace(entry, map=self._stored(memory))
+            if prompted:
+                self.bank.conditioning[index] = remade
+            else:
+                self.bank.insert(remade, direction)
 
     def _condition(self, slice_index: int, features: ImageFeatures, direction: int) -> Tensor:
         selection = self.bank.select(slice_index, direction, self.slice_count)
         return condition(self.network, features.stride16, selection, self.slice_count)
 
     def _remember_prompted(self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction) -> None:
-        self.bank.add_conditioning(self._entry(slice_index, features, prediction, prompted=True))
+        self.pending[slice_index] = self._entry(slice_index, features, prediction, prompted=True)
+
+    def _settle(self) -> None:
+        """What was prompted since the last pass takes its place among the memories."""
+        for entry in self.pending.values():
+            self.bank.add_conditioning(entry)
+        self.pending.clear()
 
     def _entry(self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction, prompted: bool) -> MemoryEntry:
         memory = self.network.encode_memory(features.stride16, prediction.logits, prediction.object_score, prompted)

@@ -25,7 +25,8 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(internal_dim, dim)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
+        batch, tokens, _ = x.shape
+        return x.reshape(batch, tokens, self.heads, -1).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, Nq, C), (B, Nk, Ck), (B, Nk, Ck) to (B, Nq, C)."""

@@ -41,10 +41,12 @@ class NetworkConfig:
     # False for SAM 2.0: object pointers carry no temporal position, absent objects no spatial embedding.
     pointer_positions: bool = True
     absent_object_embedding: bool = True
+    # True: a box also enters as a rough mask, so that a small network need not learn to find its corners.
+    box_as_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
-            raise OptionError(f"The image size must be a multiple of 32 (four stages, strides up to 32), but it is {self.image_size}.")
+            raise OptionError(f"The image size must be a multiple of 32 (the coarsest stride), but it is {self.image_size}.")
 
     @property
     def feature_size(self) -> int:
@@ -69,6 +71,7 @@ NETWORKS: dict[str, NetworkConfig] = {
         memory_dim=64,
         memory_layers=2,
         feedforward_dim=512,
+        box_as_mask=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
     **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},

@@ -125,7 +125,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(config.embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.embed_dim, *config.background_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, config.embed_dim, config.windows[0], config.windows[0]))
-        self._position_cache: dict[tuple[int, int], Tensor] = {}
+        self._position_cache: dict[tuple[int, ...], Tensor] = {}
 
         self.blocks = nn.ModuleList()
         self.stage_ends: list[int] = []
@@ -156,12 +156,14 @@ class Hiera(nn.Module):
 
     def _position_embedding(self, height: int, width: int) -> Tensor:
         """(1, H, W, C): a background resized to the grid plus a window pattern repeated over it."""
-        if self.training or torch.is_grad_enabled():  # the weights may change between calls
+        if torch.is_grad_enabled() or self.pos_embed.is_inference():  # nothing to keep, or no version to tell changes by
             return self._compute_position_embedding(height, width)
-        cached = self._position_cache.get((height, width))
-        if cached is None or cached.device != self.pos_embed.device:
-            cached = self._position_cache[height, width] = self._compute_position_embedding(height, width)
-        return cached
+        # Weights change under a cache: loaded, trained on, averaged, moved. Their storage and version then differ.
+        weights = (self.pos_embed, self.pos_embed_window)
+        key = (height, width, *(weight.data_ptr() for weight in weights), *(weight._version for weight in weights))
+        if key not in self._position_cache:
+            self._position_cache = {key: self._compute_position_embedding(height, width)}
+        return self._position_cache[key]
 
     def _compute_position_embedding(self, height: int, width: int) -> Tensor:
         background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic", align_corners=False)

@@ -49,4 +49,4 @@ class MemoryAttention(nn.Module):
         for layer in self.layers:
             x = layer(x, memory, memory_pos, pointer_tokens)
         normed: Tensor = self.norm(x)
-        return normed.transpose(1, 2).unflatten(2, (height, width))
+        return normed.transpose(1, 2).reshape(*features.shape[:2], height, width)

@@ -38,7 +38,7 @@ class ConvNextBlock(nn.Module):
         self.pwconv2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # (B, H, W, C)
+        y: Tensor = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # (B, H, W, C)
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
         return x + y.permute(0, 3, 1, 2)
 

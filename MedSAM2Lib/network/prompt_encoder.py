@@ -24,10 +24,14 @@ class PointLabel(IntEnum):
     BOX_BOTTOM_RIGHT = 3
 
 
+_BOX_LOGIT_BOUND = 10.0  # like the logits of a mask that a person gave
+
+
 class PromptEncoder(nn.Module):
-    def __init__(self, dim: int, image_size: int, mask_channels: int = 16) -> None:
+    def __init__(self, dim: int, image_size: int, box_as_mask: bool = False, mask_channels: int = 16) -> None:
         super().__init__()
         self.image_size = image_size
+        self.box_as_mask = box_as_mask
         self.pe_layer = RandomFourierEncoding(dim)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)
@@ -54,6 +58,8 @@ class PromptEncoder(nn.Module):
         labels  (B, N) of `PointLabel`
         mask    (B, 1, h, w) logits, resized to `mask_size` where they have another size; None for no mask
         """
+        if mask is None and self.box_as_mask and PointLabel.BOX_TOP_LEFT in labels:
+            mask = self._box_logits(points[:, :2])
         return self._embed_points(points, labels), self._embed_mask(mask, batch=points.shape[0])
 
     def _embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
@@ -61,19 +67,29 @@ class PromptEncoder(nn.Module):
         points = F.pad(points, (0, 0, 0, 1))
         labels = F.pad(labels, (0, 1), value=PointLabel.PADDING)
         encoded = self.pe_layer((points + 0.5) / self.image_size)  # (B, N + 1, C)
-        table = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])
+        table = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         return encoded * (labels >= 0)[..., None] + table[labels.long() + 1]
 
     def _embed_mask(self, mask: Tensor | None, batch: int) -> Tensor:
         side = self.image_size // 16
         if mask is None:
-            return self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, side, side)
+            empty: Tensor = self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, side, side)
+            return empty
         if mask.shape[-1] != self.mask_size or mask.shape[-2] != self.mask_size:
             mask = F.interpolate(
                 mask.float(), size=(self.mask_size, self.mask_size), mode="bilinear", align_corners=False, antialias=True
             )
         embedded: Tensor = self.mask_downscaling(mask)
         return embedded
+
+    def _box_logits(self, corners: Tensor) -> Tensor:
+        """(B, 2, 2) corner pixels to (B, 1, S / 4, S / 4): the depth of each cell inside the box, in cells, negative outside."""
+        cell = self.image_size / self.mask_size
+        centre = (torch.arange(self.mask_size, device=corners.device) + 0.5) * cell - 0.5  # pixel coordinates
+        x0, y0, x1, y1 = ((edge / cell)[:, None] for edge in corners.flatten(1).unbind(1))
+        columns = torch.minimum(centre / cell - x0, x1 - centre / cell)  # (B, S / 4)
+        rows = torch.minimum(centre / cell - y0, y1 - centre / cell)
+        return torch.minimum(rows[:, :, None], columns[:, None, :]).clamp(-_BOX_LOGIT_BOUND, _BOX_LOGIT_BOUND)[:, None]
 
     def grid_encoding(self) -> Tensor:
         """(C, S / 16, S / 16) positions of the image tokens."""

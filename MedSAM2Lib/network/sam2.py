@@ -76,7 +76,7 @@ class SAM2(nn.Module):
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = MemoryAttention(dim, memory_dim, config.feedforward_dim, config.memory_layers)
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
-        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size)
+        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, config.box_as_mask)
         self.sam_mask_decoder = MaskDecoder(dim, config.feedforward_dim)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:

@@ -6,19 +6,21 @@ import csv
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim import swa_utils
 from torch.utils.data import DataLoader, Dataset
 
 from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
 from MedSAM2Lib.training.steps import PromptMix, clip_loss
 
 __all__ = ["BatchSource", "TrainingPlan", "train"]
@@ -49,7 +51,8 @@ class TrainingPlan:
     weight_decay: float = 0.05  # not on biases, normalisations and embeddings
     gradient_clip: float = 1.0
     averaging: float = 0.999  # decay of the moving average of the weights, which is what ships
-    prompts: PromptMix = PromptMix()
+    prompts: PromptMix = field(default_factory=PromptMix)
+    losses: LossWeights = FROM_SCRATCH
     seed: int = 0
     save_every: int = 100
     validate_every: int = 500
@@ -99,7 +102,8 @@ def train(
     state before it is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.averaging))
+    averaged = swa_utils.AveragedModel(network, multi_avg_fn=_moving_average(plan.averaging))
+    averaged_network = cast(SAM2, averaged.module)
     optimizer = torch.optim.AdamW(_parameter_groups(network, plan.weight_decay), lr=plan.learning_rate)
     first = _resume(folder / "state.pt", network, averaged, optimizer)
     batches = DataLoader(
@@ -117,16 +121,25 @@ def train(
         done = step + 1
         if done % plan.save_every == 0 or done == plan.steps:
             per_second = (done - first) * plan.slices_per_step / (time.monotonic() - started)
-            row = {"step": done, "loss": float(np.mean(losses)), "learning_rate": plan.learning_rate_at(step), "slices_per_s": per_second}
+            rate = plan.learning_rate_at(step)
+            row = {"step": done, "loss": float(np.mean(losses)), "learning_rate": rate, "slices_per_s": per_second}
             if validate is not None and (done % plan.validate_every == 0 or done == plan.steps):
-                averaged.module.eval()
-                row |= validate(averaged.module)
+                row |= validate(averaged_network.eval())
             _log(folder / "log.csv", row)
             report("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             losses.clear()
             _save(folder / "state.pt", network, averaged, optimizer, done)
-    trained: SAM2 = averaged.module.eval()
-    return trained
+    return averaged_network.eval()
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average that forgets the random start: its decay grows to `decay` with the steps."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+        torch._foreach_lerp_(averaged, current, max(1 - decay, 9 / (10 + int(updates))))
+
+    return update
 
 
 def _step(network: SAM2, optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int, images: Tensor, masks: Tensor) -> float:
@@ -134,18 +147,21 @@ def _step(network: SAM2, optimizer: torch.optim.Optimizer, plan: TrainingPlan, s
         group["lr"] = plan.learning_rate_at(step)
     generator = torch.Generator().manual_seed(plan.seed * _EVALUATION_SEED + step)
     with torch.autocast(network.device.type, torch.bfloat16):
-        loss = clip_loss(network, images, masks, plan.prompts, generator)
+        loss = clip_loss(network, images, masks, plan.prompts, plan.losses, generator)
     if not torch.isfinite(loss):
-        raise TrainingError(f"The loss of step {step} is {loss.item()}; the state before it is kept. Resume with a lower learning rate.")
+        raise TrainingError(
+            f"The loss of step {step} is {loss.item()}; the state before it is kept. Resume with a lower learning rate."
+        )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), plan.gradient_clip)
     optimizer.step()
     return float(loss.detach())
 
 
 def _parameter_groups(network: SAM2, weight_decay: float) -> list[dict[str, Any]]:
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in network.named_parameters():
         is_matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "token", "tpos_enc", "no_"))
         (matrices if is_matrix else others).append(parameter)
@@ -162,7 +178,9 @@ def _resume(path: Path, network: SAM2, averaged: torch.nn.Module, optimizer: tor
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
     except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise TrainingError(f"{path} does not hold a run of this network ({error}); name another folder or remove the file.") from error
+        raise TrainingError(
+            f"{path} does not hold a run of this network ({error}); name another folder or remove the file."
+        ) from error
 
 
 def _save(path: Path, network: SAM2, averaged: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

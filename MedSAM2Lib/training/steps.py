@@ -16,7 +16,7 @@ from MedSAM2Lib.frames import normalise
 from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
-from MedSAM2Lib.training.losses import slice_loss
+from MedSAM2Lib.training.losses import LossWeights, slice_loss
 from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt
 
 __all__ = ["PromptMix", "clip_loss", "track_clip"]
@@ -34,20 +34,32 @@ class PromptMix:
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
 
-def clip_loss(network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, generator: torch.Generator) -> Tensor:
+def clip_loss(
+    network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, weights: LossWeights, generator: torch.Generator
+) -> Tensor:
     """Mean loss over the slices (and corrections) of a batch of clips; images and masks are (B, T, S, S)."""
     losses: list[Tensor] = []
-    track_clip(network, images, masks, mix, generator, on_prediction=lambda p, t: losses.append(slice_loss(p, masks[:, t])))
+
+    def add_loss(prediction: MaskPrediction, index: int) -> None:
+        losses.append(slice_loss(prediction, masks[:, index], weights))
+
+    track_clip(network, images, masks, mix, generator, add_loss)
     return torch.stack(losses).mean()
 
 
 def track_clip(
-    network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, generator: torch.Generator, on_prediction: Callable[[MaskPrediction, int], None]
+    network: SAM2,
+    images: Tensor,
+    masks: Tensor,
+    mix: PromptMix,
+    generator: torch.Generator,
+    on_prediction: Callable[[MaskPrediction, int], None],
 ) -> None:
     """Runs a batch of clips through prompt, corrections and tracking; reports every prediction with its slice index."""
     length = images.shape[1]
     features = _split_slices(network.encode_image(normalise(images)), length)
-    tracker = Tracker(network, RecentBank(network.config.memory_slots, network.config.max_object_pointers), mix.pointer_span, None)
+    bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
+    tracker = Tracker(network, bank, mix.pointer_span, memory_dtype=None)
     draw = torch.rand(2, generator=generator)
     if length == 1:
         draw[0] *= mix.box + mix.click  # a reference mask as prompt leaves nothing to learn on its own slice

@@ -1,24 +1,24 @@
 """Synthetic patients: random label maps with images of any contrast, so that nano sees more anatomy than it has scans of.
 
-Shapes follow the idea of SynthMorph (Hoffmann et al., IEEE TMI 2022: train on shapes that no scan has shown), intensities
-the recipe of SynthSeg (Billot et al., Medical Image Analysis 2023): per label a mean and a spread, then blur, a smooth
-bias field and noise. Everything is a pure function of the random generator that is handed in.
+Shapes follow the idea of SynthMorph (Hoffmann et al., IEEE TMI 2022: train on shapes that no scan has shown); intensities
+are `rendering`'s. Everything is a pure function of the random generator that is handed in.
 
 Arrays are (k, j, i). Lengths are in voxels of the plane (j, i); a slice is `thickness` of them apart.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from MedSAM2Lib.errors import TrainingError
+from MedSAM2Lib.training.fields import log_uniform, smooth_field
+from MedSAM2Lib.training.rendering import paint_tissue, render_labels, scan
 
-__all__ = ["render_labels", "smooth_field", "synthetic_volume"]
+__all__ = ["DEFAULT_SHAPE", "SyntheticPatient", "render_labels", "synthetic_patient", "synthetic_volume"]
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.uint8]
@@ -27,36 +27,10 @@ Window = tuple[slice, slice, slice]
 DEFAULT_SHAPE = (40, 112, 112)
 _SMALLEST_SHAPE = (4, 24, 24)
 _MOST_LABELS = 80
-# A uniform cubic B-spline of unit normal coefficients has variance 0.479 per axis, averaged over the cell.
-_SPLINE_DEVIATION = 0.479**0.5
+_ENCLOSED_SHARE = 0.9  # an object lies in another if at least so much of it was drawn there
 
 
-# --- smooth random fields ---------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=256)
-def _spline_basis(size: int, cells: int) -> FloatArray:
-    """(size, cells + 3) weights of the uniform cubic B-splines at `size` points spread over `cells` cells."""
-    position = np.linspace(0.0, cells, size, endpoint=False) + 0.5 * cells / size
-    cell = position.astype(np.int64)
-    t = position - cell
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
-    basis = np.zeros((size, cells + 3), np.float32)
-    for offset in range(4):
-        basis[np.arange(size), cell + offset] = weights[:, offset]
-    return basis
-
-
-def smooth_field(rng: np.random.Generator, shape: Sequence[int], cells: Sequence[int]) -> FloatArray:
-    """Smooth noise of the given shape, mean 0 and deviation about 1, that varies over `cells` cells per axis."""
-    field = rng.standard_normal([count + 3 for count in cells], dtype=np.float32)
-    for axis, (size, count) in enumerate(zip(shape, cells, strict=True)):
-        field = np.moveaxis(np.tensordot(_spline_basis(size, count), field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field / np.float32(_SPLINE_DEVIATION ** len(cells)))
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+# --- shapes -----------------------------------------------------------------------------------------------------------
 
 
 def _random_rotation(rng: np.random.Generator) -> FloatArray:
@@ -66,25 +40,26 @@ def _random_rotation(rng: np.random.Generator) -> FloatArray:
     return rotation
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------
-
-
 class _Canvas:
-    """A label map under construction. `parent[label]` is the label that an object was drawn into."""
+    """A label map under construction.
+
+    `parent[label]` is the label that most of an object was drawn into; `enclosed[label]` says if nearly all of it was.
+    """
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> None:
         self.rng = rng
         self.shape = shape
-        self.thickness = _log_uniform(rng, 1.0, 4.0)
+        self.thickness = log_uniform(rng, 1.0, 4.0)
         self.extent = np.array([shape[0] * self.thickness, shape[1], shape[2]])
         self.scale = min(shape[1], shape[2]) / 112.0  # sizes below are meant for 112 voxels across
         self.label = np.zeros(shape, np.uint8)
         self.parent = [0]
+        self.enclosed = [False]
         self._axes = [
             (np.arange(size, dtype=np.float32) * step).reshape([-1 if a == axis else 1 for a in range(3)])
             for axis, (size, step) in enumerate(zip(shape, (self.thickness, 1.0, 1.0), strict=True))
         ]
-        self.warp_size = _log_uniform(rng, 0.5, 6.0) * self.scale
+        self.warp_size = log_uniform(rng, 0.5, 6.0) * self.scale
         tilt = rng.uniform(-0.35, 0.35, 2) if rng.random() < 0.25 else np.zeros(2)  # gantry tilt: slices slide
         along = self._axes[0] - self.extent[0] / 2
         self._coordinates = np.empty((3, *shape), np.float32)
@@ -141,7 +116,7 @@ class _Canvas:
         fields = np.stack([smooth_field(self.rng, self.shape, (flat, cells, cells)) for _ in range(count)])
         winner, free = fields.argmax(0), self.label == inside
         for index in range(1, count):
-            self._put(free & (winner == index), (slice(None),) * 3, inside)
+            self._put(free & (winner == index), (slice(None),) * 3, inside, enclosed=False)
 
     def paint(self, shape: _Shape, *, size: float = 1.0, over: Sequence[int] | None = None) -> int:
         """Give the voxels with distance < size a new label, only over the labels `over` if given. 0: nothing was left."""
@@ -151,15 +126,25 @@ class _Canvas:
             inside &= np.isin(current, over)
         if not inside.any():
             return 0
-        parent = int(np.bincount(current[inside]).argmax())
-        return self._put(inside, shape.window, parent)
+        covered = np.bincount(current[inside])
+        parent = int(covered.argmax())
+        return self._put(inside, shape.window, parent, enclosed=covered[parent] >= _ENCLOSED_SHARE * covered.sum())
 
-    def _put(self, inside: npt.NDArray[np.bool_], window: Window, parent: int) -> int:
+    def _put(self, inside: npt.NDArray[np.bool_], window: Window, parent: int, *, enclosed: bool) -> int:
         if len(self.parent) > _MOST_LABELS or not inside.any():
             return 0
         self.label[window][inside] = len(self.parent)
         self.parent.append(parent)
+        self.enclosed.append(bool(enclosed))
         return len(self.parent) - 1
+
+    def nested(self) -> dict[int, tuple[int, ...]]:
+        """label -> all labels that lie in it, and in those."""
+        found: dict[int, tuple[int, ...]] = {}
+        for label in range(len(self.parent) - 1, 0, -1):
+            if self.enclosed[label] and self.parent[label]:
+                found[self.parent[label]] = (*found.get(self.parent[label], ()), label, *found.get(label, ()))
+        return found
 
     def place_in(self, labels: Sequence[int]) -> npt.NDArray[np.float64]:
         """A random point (3,) whose voxel carries one of `labels`; anywhere if none does."""
@@ -185,7 +170,9 @@ def _only(axis: int, part: slice) -> Window:
     return (whole[0], whole[1], whole[2])
 
 
-def _curve(rng: np.random.Generator, start: npt.ArrayLike, heading: npt.ArrayLike, length: float, bend: float) -> npt.NDArray[np.float64]:
+def _curve(
+    rng: np.random.Generator, start: npt.ArrayLike, heading: npt.ArrayLike, length: float, bend: float
+) -> npt.NDArray[np.float64]:
     """A smooth random path of points (n, 3), about one length unit apart; `bend` is its curvature per unit."""
     count = max(4, int(length))
     direction = np.asarray(heading, np.float64) / (np.linalg.norm(heading) + 1e-6)
@@ -216,7 +203,7 @@ def _draw_organs(canvas: _Canvas, room: Sequence[int], count: int, smallest: flo
     """Ellipsoids in `room` that touch rather than overlap most of the time; some are hollow, some hold a smaller one."""
     rng = canvas.rng
     for _ in range(count):
-        size = _log_uniform(rng, smallest, largest) * canvas.scale
+        size = log_uniform(rng, smallest, largest) * canvas.scale
         radii = size * np.exp(rng.uniform(-0.5, 0.5, 3))
         shape = canvas.ellipsoid(canvas.place_in(room), radii, rough=rng.choice([0.0, 0.05, 0.12, 0.25]))
         organ = canvas.paint(shape, over=room if rng.random() < 0.75 else None)
@@ -229,7 +216,7 @@ def _draw_organs(canvas: _Canvas, room: Sequence[int], count: int, smallest: flo
 def _draw_lesions(canvas: _Canvas, room: Sequence[int], count: int, largest: float) -> None:
     rng = canvas.rng
     for _ in range(count):
-        size = _log_uniform(rng, 1.5 * canvas.scale, max(2.0 * canvas.scale, largest))
+        size = log_uniform(rng, 1.5 * canvas.scale, max(2.0 * canvas.scale, largest))
         radii = size * np.exp(rng.uniform(-0.3, 0.3, 3))
         lesion = canvas.ellipsoid(canvas.place_in(room), radii, rough=rng.choice([0.05, 0.15, 0.3]))
         if canvas.paint(lesion) and rng.random() < 0.2:
@@ -239,11 +226,14 @@ def _draw_lesions(canvas: _Canvas, room: Sequence[int], count: int, largest: flo
 def _draw_vessels(canvas: _Canvas, room: Sequence[int], *, branches: int) -> None:
     """A trunk with branches under one label, or with a wall of its own."""
     rng = canvas.rng
-    width = _log_uniform(rng, 1.6, 8.0) * canvas.scale
+    width = log_uniform(rng, 1.6, 8.0) * canvas.scale
     heading = rng.standard_normal(3) * (3.0 if rng.random() < 0.6 else 0.6, 1.0, 1.0)
-    length = _log_uniform(rng, 30.0, 130.0) * canvas.scale
+    length = log_uniform(rng, 30.0, 130.0) * canvas.scale
     start = canvas.place_in(room) - heading / np.linalg.norm(heading) * length / 2
-    paths, widths = [_curve(rng, start, heading, length, rng.uniform(0.0, 0.15))], [np.linspace(width, width * rng.uniform(0.6, 1.1), 1)]
+    paths, widths = (
+        [_curve(rng, start, heading, length, rng.uniform(0.0, 0.15))],
+        [np.linspace(width, width * rng.uniform(0.6, 1.1), 1)],
+    )
     for _ in range(branches):
         origin = paths[0][rng.integers(len(paths[0]))]
         paths.append(_curve(rng, origin, rng.standard_normal(3) + heading / 2, length * rng.uniform(0.2, 0.6), 0.15))
@@ -260,7 +250,7 @@ def _draw_vessels(canvas: _Canvas, room: Sequence[int], *, branches: int) -> Non
 def _draw_bowel(canvas: _Canvas, room: Sequence[int]) -> None:
     """Loops: a wide tube that turns back on itself, with a wall and contents."""
     rng = canvas.rng
-    width = _log_uniform(rng, 4.0, 11.0) * canvas.scale
+    width = log_uniform(rng, 4.0, 11.0) * canvas.scale
     points = _curve(rng, canvas.place_in(room), rng.standard_normal(3), 160 * canvas.scale, rng.uniform(0.15, 0.4))
     shape = canvas.tube(points, width * np.clip(1 + 0.2 * smooth_field(rng, (len(points),), (12,)), 0.5, 1.5))
     loop = canvas.paint(shape, over=room)
@@ -275,7 +265,8 @@ def _draw_spine(canvas: _Canvas) -> None:
     width = rng.uniform(6, 12) * canvas.scale
     column = canvas.ellipsoid(middle, (canvas.extent[0] * 3, width, width * rng.uniform(0.9, 1.4)), rough=0.1, upright=True)
     canvas.paint(column)
-    canal = canvas.ellipsoid(middle + (0, width * rng.uniform(0.6, 1.3), 0), (canvas.extent[0] * 3, width / 2.2, width / 1.8), rough=0.02, upright=True)
+    behind = middle + np.array([0, width * rng.uniform(0.6, 1.3), 0])
+    canal = canvas.ellipsoid(behind, (canvas.extent[0] * 3, width / 2.2, width / 1.8), rough=0.02, upright=True)
     canvas.paint(canal)
     if rng.random() < 0.6:
         canvas.paint(canal, size=rng.uniform(0.45, 0.75))
@@ -283,7 +274,14 @@ def _draw_spine(canvas: _Canvas) -> None:
         for height in np.arange(rng.uniform(0, 8), canvas.extent[0], rng.uniform(9, 18) * canvas.scale):
             angle = np.linspace(rng.uniform(-0.5, 0.3), rng.uniform(1.5, 3.0), 90) * rng.choice([-1, 1])
             across = canvas.extent[1:] * rng.uniform(0.34, 0.42)
-            arc = np.stack([height - 12 * np.abs(angle) * canvas.scale, middle[1] - across[0] * (1 - np.cos(angle)), middle[2] + across[1] * np.sin(angle)], 1)
+            arc = np.stack(
+                [
+                    height - 12 * np.abs(angle) * canvas.scale,
+                    middle[1] - across[0] * (1 - np.cos(angle)),
+                    middle[2] + across[1] * np.sin(angle),
+                ],
+                1,
+            )
             canvas.paint(canvas.tube(arc, np.full(len(arc), rng.uniform(1.6, 3.0) * canvas.scale)))
 
 
@@ -294,14 +292,21 @@ def _draw_head(canvas: _Canvas) -> list[int]:
     radii = canvas.extent * rng.uniform(0.36, 0.5, 3)
     radii[0] = max(radii[0], canvas.extent[1] * 0.4)
     shell = canvas.ellipsoid(centre, radii, rough=0.03, upright=True)
-    labels = [canvas.paint(shell, size=float(size)) for size in (1.0, rng.uniform(0.9, 0.96), rng.uniform(0.8, 0.88), rng.uniform(0.74, 0.79))]
+    labels = [
+        canvas.paint(shell, size=float(size))
+        for size in (1.0, rng.uniform(0.9, 0.96), rng.uniform(0.8, 0.88), rng.uniform(0.74, 0.79))
+    ]
     brain = labels[-1]
     if rng.random() < 0.5:  # grey and white matter: a folded border
         fold = canvas.ellipsoid(centre, radii * 0.66, rough=0.2, upright=True)
         brain = canvas.paint(fold, over=[brain]) or brain
     for side in (-1, 1):
         offset = np.array([0, rng.uniform(-6, 6), side * rng.uniform(5, 9)]) * canvas.scale
-        canvas.paint(canvas.ellipsoid(centre + offset, np.array([12, rng.uniform(8, 20), rng.uniform(2, 6)]) * canvas.scale, rough=0.1, upright=True))
+        canvas.paint(
+            canvas.ellipsoid(
+                centre + offset, np.array([12, rng.uniform(8, 20), rng.uniform(2, 6)]) * canvas.scale, rough=0.1, upright=True
+            )
+        )
         nucleus = np.array([0, rng.uniform(-12, 12), side * rng.uniform(14, 22)]) * canvas.scale
         canvas.paint(canvas.ellipsoid(centre + nucleus, rng.uniform(4, 10, 3) * canvas.scale, rough=0.08))
     _draw_lesions(canvas, [brain], int(rng.integers(0, 6)), 9 * canvas.scale)
@@ -331,122 +336,20 @@ def _draw_scene(canvas: _Canvas) -> None:
     _draw_lesions(canvas, everywhere, int(rng.integers(1, 6)), 10 * canvas.scale)
 
 
-# --- intensities ------------------------------------------------------------------------------------------------------
+# --- patients ---------------------------------------------------------------------------------------------------------
 
 
-def _nested_means(rng: np.random.Generator, parent: Sequence[int]) -> FloatArray:
-    """A mean per label, 0..1: each stands out from what it lies in by 0.07 (barely visible) to 0.6."""
-    means = np.zeros(len(parent), np.float32)
-    means[0] = 0.0 if rng.random() < 0.75 else rng.uniform(0, 1)
-    for label in range(1, len(parent)):
-        base = means[parent[label]]
-        step = _log_uniform(rng, 0.07, 0.6) * rng.choice([-1, 1])
-        if not 0.0 <= base + step <= 1.0:
-            step = -step
-        means[label] = np.clip(base + step, 0.0, 1.0)
-    if len(parent) > 1 and means[0] == 0.0 and means[1] < 0.15:
-        means[1] = rng.uniform(0.15, 0.7)
-    return means
+@dataclass(frozen=True)
+class SyntheticPatient:
+    """Each label is one object (a few may be in pieces where others cover them); objects lie in, touch or cut each other."""
+
+    image: FloatArray  # (k, j, i), 0..1
+    label: LabelArray  # (k, j, i), 0 outside every object
+    nested: Mapping[int, Sequence[int]]  # label -> the labels of the objects inside it
 
 
-def _blur(image: FloatArray, sigmas: Sequence[float]) -> FloatArray:
-    for axis, sigma in enumerate(sigmas):
-        if sigma > 0.2 and image.shape[axis] > 1:
-            image = ndimage.gaussian_filter1d(image, sigma, axis=axis, truncate=3.0, mode="nearest")
-    return image
-
-
-def _field_cells(shape: Sequence[int], cell: float) -> tuple[int, int, int]:
-    return (max(1, round(shape[0] / cell)), max(1, round(shape[1] / cell)), max(1, round(shape[2] / cell)))
-
-
-def _paint_tissue(rng: np.random.Generator, label: LabelArray, means: FloatArray, spreads: FloatArray, textures: FloatArray) -> FloatArray:
-    """means[label], plus white noise of spreads[label] and mottling of textures[label]; blurred as a scanner would."""
-    image = means[label]
-    if textures.any():
-        image += textures[label] * smooth_field(rng, label.shape, _field_cells(label.shape, rng.uniform(2.5, 7.0)))
-    if spreads.any():
-        image += spreads[label] * rng.standard_normal(label.shape, dtype=np.float32)
-    in_plane = _log_uniform(rng, 0.25, 1.1)
-    return _blur(image, (rng.uniform(0.0, 0.7), in_plane, in_plane))
-
-
-def _add_noise(rng: np.random.Generator, image: FloatArray, *, rician: bool) -> FloatArray:
-    level = _log_uniform(rng, 0.004, 0.07)
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    if rng.random() < 0.4:  # a reconstruction kernel correlates the noise
-        width = rng.uniform(0.5, 1.1)
-        noise = _blur(noise, (0.0, width, width)) * np.float32(1 + 1.6 * width)
-    image = image + level * noise
-    if rician:
-        image = np.hypot(image, level * rng.standard_normal(image.shape, dtype=np.float32))
-    return image
-
-
-def _add_streaks(rng: np.random.Generator, image: FloatArray) -> FloatArray:
-    """Dark and bright rays from one point, on the slices near it, as metal leaves them in CT."""
-    slices, rows, columns = image.shape
-    row, column = rng.uniform(0.2, 0.8) * rows, rng.uniform(0.2, 0.8) * columns
-    y, x = np.ogrid[:rows, :columns]
-    y, x = (y - row).astype(np.float32), (x - column).astype(np.float32)
-    angle = np.arctan2(y, x)
-    rays = sum(np.cos(int(rng.integers(3, 24)) * angle + rng.uniform(0, 6.28)) for _ in range(4))
-    fade = 1 / (1 + np.hypot(y, x) / (0.15 * rows))
-    near = np.exp(-0.5 * ((np.arange(slices) - rng.uniform(0, slices)) / rng.uniform(1, 5)) ** 2)
-    pattern = (near[:, None, None] * (np.asarray(rays) * fade)[None]).astype(np.float32)
-    return np.asarray(image + rng.uniform(0.01, 0.08) * pattern, np.float32)
-
-
-def _as_ultrasound(rng: np.random.Generator, image: FloatArray) -> FloatArray:
-    """Multiplicative speckle, wider across the beam than along it, attenuation with depth, and a fan-shaped view."""
-    across = rng.uniform(0.8, 2.0)
-    real, imaginary = (_blur(rng.standard_normal(image.shape, dtype=np.float32), (0.6, 0.6, across)) for _ in range(2))
-    speckle = np.hypot(real, imaginary)
-    speckle /= speckle.mean() + 1e-6
-    strength = rng.uniform(0.3, 1.0)
-    _, rows, columns = image.shape
-    depth = np.linspace(0, 1, rows, dtype=np.float32)[None, :, None]
-    image = (image + 0.1) * (1 - strength + strength * speckle) * np.exp(-rng.uniform(0, 1.5) * depth)
-    if rng.random() < 0.6:
-        y, x = np.mgrid[:rows, :columns].astype(np.float32)
-        angle = np.arctan2(x - columns / 2, y + rng.uniform(0.05, 0.4) * rows)
-        image = image * (np.abs(angle) < rng.uniform(0.5, 0.9))[None]
-    return np.asarray(image, np.float32)
-
-
-def _finish(rng: np.random.Generator, image: FloatArray, kind: str) -> FloatArray:
-    """Bias field, noise and artefacts of one modality; then 0..1 float32."""
-    if kind == "us":
-        image = _as_ultrasound(rng, image)
-    elif kind == "mr":
-        bias = smooth_field(rng, image.shape, (1, 2, 2)) * rng.uniform(0, 0.25)
-        image = _add_noise(rng, image * np.exp(bias, dtype=np.float32), rician=True)
-        if rng.random() < 0.3:  # slices of an interleaved acquisition differ in brightness
-            image = image * (1 + 0.05 * rng.standard_normal((len(image), 1, 1), dtype=np.float32))
-    else:
-        if rng.random() < 0.15:
-            image = _add_streaks(rng, image)
-        image = _add_noise(rng, image, rician=False)
-    sample = image[:, ::2, ::2]
-    low, high = np.percentile(sample, (0.1, 99.9))
-    image = np.clip((image - low) / max(high - low, 1e-3), 0.0, 1.0)
-    return np.asarray(image, np.float32)
-
-
-def _draw_kind(rng: np.random.Generator) -> str:
-    return str(rng.choice(["ct", "mr", "us"], p=[0.45, 0.47, 0.08]))
-
-
-def _check_shape(shape: Sequence[int]) -> None:
-    if len(shape) != 3 or any(size < smallest for size, smallest in zip(shape, _SMALLEST_SHAPE, strict=True)):
-        raise TrainingError(f"A synthetic volume needs a shape (k, j, i) of at least {_SMALLEST_SHAPE}, but {tuple(shape)} came.")
-
-
-def synthetic_volume(rng: np.random.Generator, shape: tuple[int, int, int] = DEFAULT_SHAPE) -> tuple[FloatArray, LabelArray]:
-    """A random patient: image (k, j, i) float32, 0..1, and label (k, j, i) uint8, 0 outside every object.
-
-    Each label is one object (a few may be in pieces where others cover them); objects lie in, touch or cut each other.
-    """
+def synthetic_patient(rng: np.random.Generator, shape: tuple[int, int, int] = DEFAULT_SHAPE) -> SyntheticPatient:
+    """A random patient of `shape` (k, j, i), seen by a random scanner."""
     _check_shape(shape)
     canvas = _Canvas(rng, shape)
     _draw_scene(canvas)
@@ -455,25 +358,31 @@ def synthetic_volume(rng: np.random.Generator, shape: tuple[int, int, int] = DEF
     spreads = (rng.random(count) < 0.4) * rng.uniform(0.0, 0.08, count)
     textures = (rng.random(count) < 0.4) * rng.uniform(0.0, 0.08, count)
     spreads[0] = textures[0] = 0.0
-    image = _paint_tissue(rng, canvas.label, means, spreads.astype(np.float32), textures.astype(np.float32))
-    return _finish(rng, image, _draw_kind(rng)), canvas.label
+    image = paint_tissue(rng, canvas.label, means, spreads.astype(np.float32), textures.astype(np.float32))
+    return SyntheticPatient(scan(rng, image), canvas.label, canvas.nested())
 
 
-def render_labels(label: LabelArray, rng: np.random.Generator, *, tissues: npt.NDArray[np.integer] | None = None) -> FloatArray:
-    """An image (k, j, i) float32, 0..1, of a label map (k, j, i) uint8 in a contrast of its own.
+def synthetic_volume(rng: np.random.Generator, shape: tuple[int, int, int] = DEFAULT_SHAPE) -> tuple[FloatArray, LabelArray]:
+    """image (k, j, i) float32, 0..1, and label (k, j, i) uint8 of a `synthetic_patient`."""
+    patient = synthetic_patient(rng, shape)
+    return patient.image, patient.label
 
-    `tissues` (256,) maps a label to its tissue class, so that left and right look alike; by default each is a class.
-    Label 0, outside, is black in three images out of four.
-    """
-    if label.ndim != 3 or label.dtype != np.uint8:
-        raise TrainingError(f"A label map is (k, j, i) uint8, but {label.dtype} of shape {label.shape} came; convert it first.")
-    classes = np.arange(256) if tissues is None else tissues
-    means = rng.uniform(0.0, 1.0, 256).astype(np.float32)
-    spreads = (rng.uniform(0.0, 0.1, 256) * (rng.random(256) < 0.7)).astype(np.float32)
-    textures = (rng.uniform(0.0, 0.08, 256) * (rng.random(256) < 0.5)).astype(np.float32)
-    means, spreads, textures = means[classes], spreads[classes], textures[classes]
-    if rng.random() < 0.75:
-        means[0] = 0.0
-    spreads[0] = textures[0] = 0.0
-    image = _paint_tissue(rng, label, means, spreads, textures)
-    return _finish(rng, image, _draw_kind(rng))
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 3 or any(size < smallest for size, smallest in zip(shape, _SMALLEST_SHAPE, strict=True)):
+        raise TrainingError(f"A synthetic volume needs a shape (k, j, i) of at least {_SMALLEST_SHAPE}, but {tuple(shape)} came.")
+
+
+def _nested_means(rng: np.random.Generator, parent: Sequence[int]) -> FloatArray:
+    """A mean per label, 0..1: each stands out from what it lies in by 0.07 (barely visible) to 0.6."""
+    means = np.zeros(len(parent), np.float32)
+    means[0] = 0.0 if rng.random() < 0.75 else rng.uniform(0, 1)
+    for label in range(1, len(parent)):
+        base = means[parent[label]]
+        step = log_uniform(rng, 0.07, 0.6) * rng.choice([-1, 1])
+        if not 0.0 <= base + step <= 1.0:
+            step = -step
+        means[label] = np.clip(base + step, 0.0, 1.0)
+    if len(parent) > 1 and means[0] == 0.0 and means[1] < 0.15:
+        means[1] = rng.uniform(0.15, 0.7)
+    return means

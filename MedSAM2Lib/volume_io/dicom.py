@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ from MedSAM2Lib.errors import OptionError, VolumeError
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.volume_io.itk import geometry_of, quiet_itk, reason_of
 
-__all__ = ["MODALITY_TAG", "Series", "list_series", "read_series"]
+__all__ = ["MODALITY_TAG", "THICKNESS_TAG", "Series", "list_series", "read_series", "with_slice_thickness"]
 
 MODALITY_TAG = "0008|0060"
 _DESCRIPTION_TAG = "0008|103e"
 _POSITION_TAG = "0020|0032"
+THICKNESS_TAG = "0018|0050"
+
+# A DICOM file begins with 128 bytes of anything and this.
+_MAGIC_OFFSET, _MAGIC = 128, b"DICM"
+# The element (0002,0002) among the first ones of a file says what is stored: the number behind this root.
+_HEAD_BYTES = 1024
+_STORAGE_CLASS = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.(\d+)", re.DOTALL)
+# CR and DX, CT, US (two), MR, secondary capture, XA (two), NM, microscopy, PET (two): DICOM PS3.4, table B.5-1.
+_IMAGE_CLASSES = frozenset({"1", "2", "3", "6", "4", "7", "12", "13", "20", "77", "128", "130"})
+# The index of a DICOM medium, which is no image.
+_INDEX_NAME = "DICOMDIR"
 
 # A slice may lie this share of the slice spacing off the regular grid. Scanners round positions to 0.01 mm or so;
 # one missing slice moves its neighbours by about half a spacing.
@@ -39,11 +51,17 @@ class Series:
 
 
 def list_series(folder: Path) -> list[Series]:
-    """The image series among the files of a folder (not of its subfolders), by UID."""
+    """The image series among the files of a folder (not of its subfolders), by UID.
+
+    Series without pictures (structure sets, reports) are left out. Raises VolumeError when a DICOM file is damaged:
+    GDCM passes over it, and at either end of a stack nobody would notice that a slice is missing.
+    """
     with quiet_itk() as sitk:
-        uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        found = [(uid, sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)) for uid in sorted(uids)]
-        return [_describe(sitk, uid, files) for uid, files in found if files]
+        reader = sitk.ImageSeriesReader
+        files_of = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+        _check_none_damaged(folder, {Path(file).name for files in files_of.values() for file in files})
+        described = [_describe(sitk, uid, files_of[uid]) for uid in sorted(files_of) if files_of[uid]]
+    return [series for series in described if series is not None]
 
 
 def read_series(folder: Path, uid: str | None) -> tuple[npt.NDArray[Any], Geometry, str | None]:
@@ -71,20 +89,60 @@ def read_series(folder: Path, uid: str | None) -> tuple[npt.NDArray[Any], Geomet
         if image.GetDimension() == 4:
             image = _without_fourth_dimension(folder, image)
         geometry = geometry_of(image)
+        if reader.HasMetaDataKey(0, THICKNESS_TAG):
+            geometry = with_slice_thickness(geometry, reader.GetMetaData(0, THICKNESS_TAG))
         positions = _positions(reader, len(series.files))
         if positions is not None and len(positions) == geometry.shape[0]:
             _check_regular(folder, geometry, positions)
         return sitk.GetArrayFromImage(image), geometry, series.modality
 
 
-def _describe(sitk: Any, uid: str, files: Sequence[str]) -> Series:
+def _describe(sitk: Any, uid: str, files: Sequence[str]) -> Series | None:
+    """None for a series that holds no pictures."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(files[0])
     try:
         reader.ReadImageInformation()
-    except RuntimeError:  # told, with its reason, when the series is read
-        return Series(uid, "", None, tuple(files))
+    except RuntimeError:
+        return None
     return Series(uid, _tag(reader, _DESCRIPTION_TAG) or "", _tag(reader, MODALITY_TAG), tuple(files))
+
+
+def _check_none_damaged(folder: Path, readable: set[str]) -> None:
+    damaged = [
+        file.name
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name not in readable and file.name.upper() != _INDEX_NAME and _is_an_image(file)
+    ]
+    if damaged:
+        shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise VolumeError(
+            f"{folder}: {len(damaged)} DICOM file(s) cannot be read ({shown}); copy the folder again, or take them out of it."
+        )
+
+
+def _is_an_image(file: Path) -> bool:
+    """Whether a file says of itself that it is DICOM and holds a picture, as far as it still says anything."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError:
+        return True
+    if head[_MAGIC_OFFSET : _MAGIC_OFFSET + len(_MAGIC)] != _MAGIC:
+        return False
+    found = _STORAGE_CLASS.search(head)
+    return found is None or found[1].decode() in _IMAGE_CLASSES
+
+
+def with_slice_thickness(geometry: Geometry, thickness: str) -> Geometry:
+    """One slice has no neighbour to be spaced from: its thickness, where the header tells (mm), stands for it."""
+    try:
+        value = float(thickness)
+    except ValueError:
+        return geometry
+    if geometry.shape[0] != 1 or not value > 0:
+        return geometry
+    return replace(geometry, spacing=(*geometry.spacing[:2], value))
 
 
 def _tag(reader: Any, tag: str) -> str | None:

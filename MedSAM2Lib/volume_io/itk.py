@@ -1,9 +1,8 @@
-"""SimpleITK on the library's terms: imported late, silent on stderr, geometry in and out."""
+"""SimpleITK on the library's terms: silent on stderr, geometry in and out."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -16,17 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from MedSAM2Lib.geometry import Geometry
+from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["geometry_of", "image_from_array", "import_simpleitk", "quiet_itk", "reason_of"]
+__all__ = ["geometry_of", "image_from_array", "quiet_itk", "reason_of"]
 
 _LOGGER = logging.getLogger(__name__)
 _STDERR = 2
 _ONE_AT_A_TIME = threading.RLock()
-
-
-def import_simpleitk() -> Any:
-    """The SimpleITK module: 0.2 s on first use, which a command that reads no image need not pay."""
-    return importlib.import_module("SimpleITK")
 
 
 @contextlib.contextmanager
@@ -48,12 +43,13 @@ def quiet_itk() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _captured_stderr() -> Iterator[None]:
-    try:
-        kept = os.dup(_STDERR)
-    except OSError:  # a Windows program without a console has no stderr: nothing to keep quiet
-        yield
-        return
-    with tempfile.TemporaryFile() as log:
+    with contextlib.ExitStack() as stack:
+        try:
+            log = stack.enter_context(tempfile.TemporaryFile())
+            kept = os.dup(_STDERR)
+        except OSError:  # no place for the log; or, in a Windows program without a console, nothing to keep quiet
+            yield
+            return
         os.dup2(log.fileno(), _STDERR)
         try:
             yield
@@ -70,6 +66,7 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text.rsplit("ERROR:", maxsplit=1)[-1].strip()
     text = re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", text)
+    text = text.rsplit("[nrrd]", maxsplit=1)[-1].strip()  # the NRRD library tells a chain of causes, the first one last
     return text.rstrip(". ") or type(error).__name__
 
 

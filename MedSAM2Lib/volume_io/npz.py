@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 def read_npz(path: Path, key: str) -> tuple[npt.NDArray[Any], Geometry]:
     """The (k, j, i) array under `key` and its grid. A 2D array is one slice. Raises VolumeError."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = list(archive.files)
             array = np.asarray(archive[key]) if key in names else None
             spacing = np.asarray(archive["spacing"]) if "spacing" in names else None

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from MedSAM2Lib.errors import OptionError, VolumeError
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.volume import Labelmap, Volume
-from MedSAM2Lib.volume_io.dicom import MODALITY_TAG, read_series
+from MedSAM2Lib.volume_io.dicom import MODALITY_TAG, THICKNESS_TAG, read_series, with_slice_thickness
 from MedSAM2Lib.volume_io.itk import geometry_of, quiet_itk, reason_of
-from MedSAM2Lib.volume_io.nifti import check_nifti_is_whole, is_nifti, without_neighbours
+from MedSAM2Lib.volume_io.nifti import check_nifti, is_nifti, without_neighbours
 from MedSAM2Lib.volume_io.npz import IMAGE_KEY, LABELS_KEY, read_npz
 
 __all__ = ["read_labels", "read_volume"]
@@ -52,12 +52,14 @@ def _read(path: Path, series: str | None, npz_key: str) -> tuple[npt.NDArray[Any
         raise OptionError(f"A series is chosen from a DICOM folder, but {path} is not a folder; leave the series out.")
     if not path.is_file():
         raise VolumeError(f"{path} does not exist; give {_READABLE}.")
+    if not os.access(path, os.R_OK):
+        raise VolumeError(f"{path} may not be read by this user; change its permissions or copy it.")
     if path.stat().st_size == 0:
         raise VolumeError(f"{path} is empty (0 bytes); copy it again.")
     if path.suffix.lower() == ".npz":
         return *read_npz(path, npz_key), None
     if is_nifti(path):
-        check_nifti_is_whole(path)
+        check_nifti(path)
         with without_neighbours(path) as alone:
             return _read_with_itk(alone, path)
     return _read_with_itk(path, path)
@@ -78,6 +80,8 @@ def _read_with_itk(file: Path, path: Path) -> tuple[npt.NDArray[Any], Geometry, 
                 "the file may be damaged or cut short, copy it again."
             ) from error
         geometry = geometry_of(image)
+        if reader.HasMetaDataKey(THICKNESS_TAG):
+            geometry = with_slice_thickness(geometry, reader.GetMetaData(THICKNESS_TAG))
         modality = reader.GetMetaData(MODALITY_TAG).strip() if reader.HasMetaDataKey(MODALITY_TAG) else ""
         return sitk.GetArrayFromImage(image).reshape(geometry.shape), geometry, modality or None
 
@@ -89,13 +93,13 @@ def _check_header(sitk: Any, reader: Any, path: Path) -> None:
         raise VolumeError(
             f"{path}: expected a 3D image, but it is {len(size)}D of size {tuple(size)}; extract one time point or channel."
         )
+    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise VolumeError(f"{path}: expected real numbers, but its voxels are complex; save the magnitude image.")
     if reader.GetNumberOfComponents() != 1:
         raise VolumeError(
             f"{path}: expected one grey value per voxel, but it has {reader.GetNumberOfComponents()} (colour, vectors, or "
             "overlapping segments); convert it to grey, or extract one component."
         )
-    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise VolumeError(f"{path}: expected real numbers, but its voxels are complex; save the magnitude image.")
 
 
 def _as_integers(array: npt.NDArray[Any], path: str | os.PathLike[str]) -> npt.NDArray[Any]:

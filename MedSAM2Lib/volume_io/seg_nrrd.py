@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedSAM2Lib.geometry import Geometry
+from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.volume_io.segments import Segment, check_segments, label_type, segment_color
 
 __all__ = ["write_seg_nrrd"]
@@ -64,7 +65,7 @@ def _layers(segments: Sequence[Segment], geometry: Geometry) -> list[_Layer]:
     """Each segment goes to the first layer in which all its voxels are free."""
     layers: list[_Layer] = []
     for index, segment in enumerate(segments):
-        box = _bounding_box(segment.mask)
+        box = bounding_box(segment.mask)
         layer = next((one for one in layers if box is None or not np.any(one.occupied[box] & segment.mask[box])), None)
         if layer is None:
             layer = _Layer(np.zeros(geometry.shape, dtype=np.bool_))
@@ -73,16 +74,6 @@ def _layers(segments: Sequence[Segment], geometry: Geometry) -> list[_Layer]:
         if box is not None:
             layer.occupied[box] |= segment.mask[box]
     return layers
-
-
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """The smallest (k, j, i) box around the mask's voxels, None when there are none."""
-    plane = np.any(mask, axis=0)
-    if not np.any(plane):
-        return None
-    ranges = [np.flatnonzero(line) for line in (np.any(mask, axis=(1, 2)), np.any(plane, axis=1), np.any(plane, axis=0))]
-    k, j, i = (slice(int(line[0]), int(line[-1]) + 1) for line in ranges)
-    return k, j, i
 
 
 def _slice_of_layers(segments: Sequence[Segment], layers: Sequence[_Layer], k: int, dtype: type) -> npt.NDArray[np.integer]:
@@ -144,7 +135,7 @@ def _segment_lines(segments: Sequence[Segment], layers: Sequence[_Layer], geomet
 
 def _extent(mask: npt.NDArray[np.bool_]) -> _Extent:
     """First and last voxel along i, j, k."""
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return _EMPTY_EXTENT
     k, j, i = box

@@ -1,0 +1,179 @@
+"""Where a clip looks: a run of slices, and a turned, flipped, sheared, slightly bent square around the target.
+
+Coordinates inside a slice are (row, column) voxels, centres at integers. Rotation, scaling and flipping follow appendix
+C.2 of Zhu et al., Medical SAM 2 (arXiv 2408.00874), with ranges of our own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from MedSAM2Lib.training.fields import log_uniform, smooth_field
+from MedSAM2Lib.training.volumes import Profile, Target
+
+__all__ = ["View", "choose_axis", "choose_view", "resample"]
+
+FloatArray = npt.NDArray[np.float32]
+
+# Which slices.
+_MOST_ANISOTROPY = 2.5  # slice along j or i only where the voxels are less elongated than this,
+_SHORTEST_SIDE = 24  # and where the slices are at least so many voxels high and wide
+_AXIS_CHANCES = (0.74, 0.13, 0.13)  # of k, j, i there
+_STEP_MM = (0.8, 6.0)  # from slice to slice, as far as 1 to 3 voxels allow
+_LARGEST_STEP = 3
+_SMALLEST_AREA = 12  # voxels of the prompted slice; half of the largest area if the target never gets there
+_LEAVING_WEIGHT = 0.35  # of runs at whose end the target is gone, against runs where it is still there
+
+# Which square.
+_CROP_FACTORS = (1.25, 2.6)  # side of the square over the longer side of the target's box
+_WHOLE_SLICE_SHARE = 0.10  # of the squares show the whole slice instead
+_SMALLEST_SIDE = 20.0  # the least a square shows, in voxels of the finer axis
+_LARGEST_SIDE = 1.15  # the most, over the longer side of the slice
+_MILLIMETRE_SHARE = 0.7  # of the squares are square in mm, the others in voxels
+_STRETCH = 1.25  # one side may be stretched by up to this
+_SMALL_TURN, _ANY_TURN_SHARE = 25.0, 0.2  # degrees; share that is turned by anything
+_SHEAR, _SHEAR_SHARE = 10.0, 0.3  # degrees
+_BEND, _BEND_SHARE = 0.04, 0.3  # elastic displacement in sides of the square, over the number of waves
+
+
+@dataclass(frozen=True)
+class View:
+    """Slices of an axis, the prompted one first, and where in the slice each output pixel lies."""
+
+    axis: int
+    indices: npt.NDArray[np.int64]  # (T,)
+    rows: FloatArray  # (S, S) voxels
+    columns: FloatArray  # (S, S) voxels
+    shrink: tuple[float, float]  # voxels of (row, column) per output pixel
+
+    def window(self, plane: tuple[int, int]) -> tuple[slice, slice]:
+        """The rows and columns of a slice of shape `plane` that the view touches, at least one of each."""
+        return _touched(self.rows, plane[0]), _touched(self.columns, plane[1])
+
+
+def choose_axis(rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> int:
+    """The axis to slice along: 0 (k) mostly, another one sometimes where its slices are worth looking at."""
+    near_isotropic = max(spacing) / min(spacing) < _MOST_ANISOTROPY
+    axis = int(rng.choice(3, p=_AXIS_CHANCES))
+    return axis if near_isotropic and min(size for a, size in enumerate(shape) if a != axis) >= _SHORTEST_SIDE else 0
+
+
+def choose_view(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    target: Target,
+    axis: int,
+    image_size: int,
+    length: int,
+) -> View | None:
+    """A random view of the target along `axis`, `length` slices of image_size^2 pixels; None if no run of slices fits."""
+    chosen = _choose_slices(rng, target.profile(axis), shape[axis], spacing[axis], length)
+    if chosen is None:
+        return None
+    indices, (row0, column0, row1, column1) = chosen
+    in_plane = [a for a in range(3) if a != axis]
+    plane = np.array([shape[a] for a in in_plane], float)
+    scale = _plane_scale(rng, np.array([spacing[a] for a in in_plane]))
+
+    # Lengths below are in scaled voxels, so that the square is one.
+    box_size = np.array([row1 - row0 + 1, column1 - column0 + 1]) * scale
+    centre = np.array([row0 + row1, column0 + column1]) / 2
+    turn, largest = _choose_turn(rng), _LARGEST_SIDE * float((plane * scale).max())
+    if rng.random() < _WHOLE_SLICE_SHARE:
+        side = largest * rng.uniform(0.8, 1.0)
+        centre = 0.8 * (plane - 1) / 2 + 0.2 * centre
+    else:
+        side = min(float(box_size.max()) * log_uniform(rng, *_CROP_FACTORS), largest)
+    side = max(side, _SMALLEST_SIDE, float(box_size.max()) * _CROP_FACTORS[0])
+    # Jitter as far as the box, turned, stays inside the square; rather a little than a lot.
+    reach = np.abs(np.linalg.inv(turn)) @ (box_size / 2)
+    slack = np.clip(side / 2 - reach, 0, None) * 0.9
+    centre = centre + (turn @ (slack * rng.triangular(-1, 0, 1, 2))) / scale
+
+    offsets = _square(rng, image_size, side)  # (2, S, S)
+    matrix = (turn / scale[:, None]).astype(np.float32)
+    rows, columns = (matrix[a, 0] * offsets[0] + matrix[a, 1] * offsets[1] + np.float32(centre[a]) for a in range(2))
+    return View(axis, indices, rows, columns, (side / image_size / float(scale[0]), side / image_size / float(scale[1])))
+
+
+def _choose_slices(
+    rng: np.random.Generator, profile: Profile, size: int, spacing: float, length: int
+) -> tuple[npt.NDArray[np.int64], tuple[int, int, int, int]] | None:
+    """Slice indices (length,) of an axis of `size` slices, the prompted one first, and the target's box on it."""
+    if size < length or not len(profile.areas):
+        return None
+    step = int(np.clip(round(log_uniform(rng, *_STEP_MM) / spacing), 1, _LARGEST_STEP))
+    step = max(1, min(step, (size - 1) // max(1, length - 1)))
+    direction = int(rng.choice((-1, 1)))
+    areas = profile.areas
+    weight = np.where(areas >= min(_SMALLEST_AREA, areas.max() / 2), np.sqrt(areas), 0.0)
+    number = np.arange(len(areas))
+    for way in (direction, -direction):
+        last = number + way * step * (length - 1)
+        inside_volume = (profile.first + last >= 0) & (profile.first + last < size)
+        still_there = (last >= 0) & (last < len(areas)) & (areas[np.clip(last, 0, len(areas) - 1)] > 0)
+        chance = weight * inside_volume * np.where(still_there, 1.0, _LEAVING_WEIGHT)
+        if chance.any():
+            n = int(rng.choice(len(chance), p=chance / chance.sum()))
+            row0, column0, row1, column1 = profile.boxes[n].tolist()
+            return profile.first + n + way * step * np.arange(length), (row0, column0, row1, column1)
+    return None
+
+
+def _plane_scale(rng: np.random.Generator, spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(2,) length of a voxel along (row, column): in mm over the finer one, or 1; one of them a little stretched."""
+    scale = spacing / spacing.min() if rng.random() < _MILLIMETRE_SHARE else np.ones(2)
+    if rng.random() < 0.5:
+        scale[rng.integers(2)] *= log_uniform(rng, 1 / _STRETCH, _STRETCH)
+    return scale
+
+
+def _choose_turn(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(2, 2) from the square's (row, column) to the slice's: rotation, shear and flips."""
+    degrees = rng.uniform(-180, 180) if rng.random() < _ANY_TURN_SHARE else rng.uniform(-_SMALL_TURN, _SMALL_TURN)
+    angle = math.radians(degrees)
+    shear = math.tan(math.radians(rng.uniform(-_SHEAR, _SHEAR))) if rng.random() < _SHEAR_SHARE else 0.0
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    turn: npt.NDArray[np.float64] = rotation @ np.array([[1.0, shear], [0.0, 1.0]]) * rng.choice((-1.0, 1.0), 2)
+    return turn
+
+
+def _square(rng: np.random.Generator, image_size: int, side: float) -> FloatArray:
+    """(2, S, S) offsets (row, column) of the pixels' centres from the middle of a square, bent a little sometimes."""
+    ticks = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size - 0.5
+    offsets = np.stack(np.meshgrid(ticks, ticks, indexing="ij"))
+    if rng.random() < _BEND_SHARE:
+        waves = int(rng.integers(2, 5))
+        bend = np.stack([smooth_field(rng, (image_size, image_size), (waves, waves)) for _ in range(2)])
+        offsets += bend * np.float32(rng.uniform(0.0, _BEND) / waves)
+    return np.asarray(offsets * np.float32(side), np.float32)
+
+
+def _touched(coordinates: FloatArray, size: int) -> slice:
+    """The indices below `size` that linear interpolation at `coordinates` touches, with one to spare."""
+    first = min(max(0, int(coordinates.min()) - 2), size - 1)
+    return slice(first, max(first + 1, min(size, int(coordinates.max()) + 4)))
+
+
+def resample(view: View, layers: FloatArray, rows: slice, columns: slice) -> FloatArray:
+    """Layers (C, h, w) of the window rows x columns of a slice, at the view's pixels: (C, S, S). Outside is 0."""
+    stack = torch.from_numpy(layers)[None]  # (1, C, h, w)
+    pool = (max(1, round(view.shrink[0])), max(1, round(view.shrink[1])))  # from 1.5 voxels per pixel on: anti-aliasing
+    if max(pool) > 1:
+        stack = functional.avg_pool2d(stack, pool, ceil_mode=True, count_include_pad=False)
+    height, width = stack.shape[-2:]
+    # grid_sample puts -1 and 1 on the outer edges of the outer pixels.
+    y = (view.rows - rows.start + 0.5) * (2.0 / (pool[0] * height)) - 1.0
+    x = (view.columns - columns.start + 0.5) * (2.0 / (pool[1] * width)) - 1.0
+    grid = torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))[None]  # (1, S, S, 2)
+    sampled: FloatArray = functional.grid_sample(stack, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[
+        0
+    ].numpy()
+    return sampled

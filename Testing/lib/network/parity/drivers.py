@@ -1,0 +1,131 @@
+"""Ours, Meta's and transformers' way of segmenting a volume, under one vocabulary, so that a test is one story told twice.
+
+Every answer is a slice's (1, 1, S / 4, S / 4) logits. Slices are (T, 3, S, S) normalised images. Memory maps are kept in
+`memory_dtype`: float32 shows that the arithmetic agrees, bfloat16 is what the references hard-code, and there two runs
+that differ by one rounding differ by 1e-4 some slices later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from MedSAM2Lib.inference.tracker import Tracker
+from MedSAM2Lib.memory.bank import RecentBank
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, PointTensors
+
+__all__ = ["Driver", "Meta", "Ours", "Transformers", "points"]
+
+
+def points(*clicks: tuple[float, float, int]) -> PointTensors:
+    """(x, y, label) each, in pixels of the network's image."""
+    table = torch.tensor(clicks, dtype=torch.float32)
+    return PointTensors(table[None, :, :2], table[None, :, 2].int())
+
+
+class Driver(Protocol):
+    def prompt(self, index: int, given: PointTensors) -> Tensor: ...
+
+    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+        """Goes through neighbouring slices in order, upwards or downwards; the first has been prompted."""
+
+
+class Ours:
+    def __init__(self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32) -> None:
+        bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
+        self.tracker = Tracker(network, bank, len(slices), memory_dtype)
+        with torch.no_grad():
+            self.features: list[ImageFeatures] = [network.encode_image(image[None]) for image in slices]
+        self.logits: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def prompt(self, index: int, given: PointTensors) -> Tensor:
+        prediction = self.tracker.prompt(index, self.features[index], given, self.logits.get(index))
+        self.logits[index] = prediction.logits
+        return prediction.logits
+
+    @torch.no_grad()
+    def adopt(self, index: int, mask: Tensor) -> Tensor:
+        self.logits[index] = self.tracker.adopt_mask(index, self.features[index], mask).logits
+        return self.logits[index]
+
+    @torch.no_grad()
+    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+        direction = 1 if order[-1] > order[0] else -1
+        self.tracker.start_pass(direction)
+        for index in order:
+            if index not in self.tracker.bank.conditioning:
+                self.logits[index] = self.tracker.track(index, self.features[index], direction).logits
+        return {index: self.logits[index] for index in order}
+
+
+def _memories_in(dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Both references write `torch.bfloat16` where they store a memory map."""
+    return mock.patch.object(torch, "bfloat16", dtype)
+
+
+class Meta:
+    def __init__(
+        self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32, *, keep_corrections: bool = True
+    ) -> None:
+        pytest.importorskip("sam2", reason="Meta's package sam2 1.1.0 is a reference that is installed apart")
+        from Testing.lib.network.parity.meta import meta_predictor
+
+        self.memory_dtype = memory_dtype
+        self.predictor = meta_predictor(network, keep_corrections=keep_corrections)
+        side = network.config.image_size
+        with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=(slices, side, side)):
+            self.state: dict[str, Any] = self.predictor.init_state("")
+
+    def prompt(self, index: int, given: PointTensors) -> Tensor:
+        self.predictor.add_new_points_or_box(self.state, index, 0, *given)
+        return self._output("temp_output_dict_per_obj", index)
+
+    def adopt(self, index: int, mask: Tensor) -> Tensor:
+        self.predictor.add_new_mask(self.state, index, 0, mask[0, 0].bool())
+        return self._output("temp_output_dict_per_obj", index)
+
+    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+        with _memories_in(self.memory_dtype), mock.patch("sam2.sam2_video_predictor.tqdm", lambda frames, **_: frames):
+            frames = self.predictor.propagate_in_video(self.state, order[0], len(order) - 1, reverse=order[-1] < order[0])
+            assert [index for index, *_ in frames] == list(order)
+        return {index: self._output("output_dict_per_obj", index) for index in order}
+
+    def _output(self, where: str, index: int) -> Tensor:
+        outputs = self.state[where][0]
+        record = outputs["cond_frame_outputs"].get(index) or outputs["non_cond_frame_outputs"][index]
+        logits: Tensor = record["pred_masks"]
+        return logits
+
+
+class Transformers:
+    def __init__(self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32) -> None:
+        pytest.importorskip("transformers", reason="transformers is a reference that only the tests need")
+        from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+        from Testing.lib.network.parity.hugging_face import transformers_model
+
+        self.memory_dtype = memory_dtype
+        self.model = transformers_model(network)
+        side = network.config.image_size
+        self.session = Sam2VideoInferenceSession(slices, side, side, dtype=torch.float32)
+
+    def prompt(self, index: int, given: PointTensors) -> Tensor:
+        inputs = {"point_coords": given.coordinates[:, None], "point_labels": given.labels[:, None]}
+        self.session.add_point_inputs(self.session.obj_id_to_idx(0), index, inputs)
+        self.session.obj_with_new_inputs = [0]
+        with _memories_in(self.memory_dtype):
+            logits: Tensor = self.model(self.session, frame_idx=index).pred_masks
+        return logits
+
+    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+        reverse = order[-1] < order[0]
+        with _memories_in(self.memory_dtype):
+            frames = list(self.model.propagate_in_video_iterator(self.session, order[0], len(order) - 1, reverse=reverse))
+        return {frame.frame_idx: frame.pred_masks for frame in frames}

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MedSAM2Lib.postprocess import fill_holes, largest_component
+
+
+def picture(*rows: str) -> np.ndarray:
+    return np.array([[character == "#" for character in row] for row in rows])
+
+
+RING = picture(
+    ".........",
+    ".#######.",
+    ".#.##..#.",
+    ".#######.",
+    ".........",
+)
+
+
+def test_small_holes_are_filled() -> None:
+    filled = fill_holes(RING, 2)
+    assert filled[2, 2]
+    assert filled[2, 5:7].all()
+
+
+def test_larger_ones_stay() -> None:
+    filled = fill_holes(RING, 1)
+    assert filled[2, 2]
+    assert not filled[2, 5:7].any()
+
+
+def test_background_that_touches_by_a_corner_is_one_piece() -> None:
+    mask = picture("####", "#.##", "##.#", "####")
+    np.testing.assert_array_equal(fill_holes(mask, 1), mask)
+    assert fill_holes(mask, 2).all()
+
+
+@pytest.mark.parametrize("mask", [np.zeros((4, 5), bool), np.ones((4, 5), bool)])
+def test_without_holes_nothing_changes(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(fill_holes(mask, 8), mask)
+
+
+def test_the_mask_given_stays_as_it_was() -> None:
+    mask = RING.copy()
+    mask.flags.writeable = False
+    fill_holes(mask, 8)
+    largest_component(mask[np.newaxis])[:] = True
+    np.testing.assert_array_equal(mask, RING)
+
+
+def test_a_mask_that_is_not_contiguous_is_filled_alike() -> None:
+    np.testing.assert_array_equal(fill_holes(RING.T, 2), fill_holes(RING, 2).T)
+
+
+def test_only_the_largest_piece_is_kept() -> None:
+    mask = np.zeros((5, 6, 7), bool)
+    mask[0, 0, :3] = True
+    mask[3:5, 2:5, 2:5] = True
+    kept = largest_component(mask)
+    assert kept.sum() == 18
+    assert not kept[0].any()
+
+
+def test_voxels_that_touch_by_a_corner_are_one_piece() -> None:
+    mask = np.zeros((3, 3, 3), bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 2, 2] = True
+    np.testing.assert_array_equal(largest_component(mask), mask)
+
+
+def test_of_equal_pieces_the_first_is_kept() -> None:
+    mask = np.zeros((1, 1, 5), bool)
+    mask[0, 0, [1, 3]] = True
+    assert largest_component(mask)[0, 0].tolist() == [False, True, False, False, False]
+
+
+def test_an_empty_mask_stays_empty_and_a_full_one_full() -> None:
+    assert not largest_component(np.zeros((2, 3, 4), bool)).any()
+    assert largest_component(np.ones((2, 3, 4), bool)).all()
+
+
+def test_one_slice_is_a_volume_too() -> None:
+    kept = largest_component(picture("#..", "..#", "..#")[np.newaxis])
+    assert kept[0].tolist() == picture("...", "..#", "..#").tolist()

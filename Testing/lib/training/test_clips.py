@@ -1,0 +1,250 @@
+"""Clips: what is drawn, from where, and that a batch depends on its seed and step alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch.utils.data import DataLoader
+
+from MedSAM2Lib.errors import TrainingError
+from MedSAM2Lib.training.augmentation import augment, choose_window
+from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, Clip, ClipDataset, ClipSource
+from MedSAM2Lib.training.regions import grow_region
+from MedSAM2Lib.training.views import choose_view, resample
+from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
+
+REAL_FOLDER = Path(__file__).parents[4] / "shared" / "train"
+needs_real_folder = pytest.mark.skipif(not (REAL_FOLDER / "manifest.json").exists(), reason=f"no training set at {REAL_FOLDER}")
+
+SIZE = 32
+SYNTHETIC_SHAPE = (12, 32, 32)
+
+
+def _ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    return np.asarray((k - centre[0]) ** 2 + (j - centre[1]) ** 2 + (i - centre[2]) ** 2 <= radius**2)
+
+
+def _entry(name: str, content: str, structures: dict[str, list[int]], **more: Any) -> dict[str, Any]:
+    named = [{"name": name, "label_values": values} for name, values in structures.items()]
+    common = {"source_group": "tests", "label_grade": "A", "modality": "MR", "display_window": None}
+    return {"id": name, "file": f"{name}.npz", "content": content, "structures": named, **common, **more}
+
+
+def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> Path:
+    (folder / "manifest.json").write_text(json.dumps({"volumes": entries}))
+    return folder
+
+
+@pytest.fixture
+def a_train_folder(tmp_path: Path) -> Path:
+    """A scan with an organ and two lesions, a CT, and a label map; one of them under a name that is always left out."""
+    shape = (16, 40, 40)
+    label = np.zeros(shape, np.uint8)
+    label[_ball(shape, (8, 20, 14), 7)] = 1
+    label[_ball(shape, (6, 10, 32), 4)] = 2
+    label[_ball(shape, (10, 31, 31), 4)] = 2
+    noise = np.random.default_rng(0).normal(0, 5, shape)
+    image = np.choose(label, [40, 120, 200]) + noise
+    spacing = np.array([1.0, 1.0, 1.0], np.float32)
+    np.savez(tmp_path / "scan.npz", image=image.astype(np.uint8), label=label, spacing=spacing)
+    np.savez(tmp_path / "ct.npz", image=(image - 100).astype(np.int16), label=label, spacing=spacing)
+    np.savez(tmp_path / "map.npz", label=label, spacing=spacing)
+    structures = {"organ": [1], "lesions": [2]}
+    return _write_manifest(
+        tmp_path,
+        [
+            _entry("scan", "image+label", structures),
+            _entry("ct", "image+label", structures, modality="CT", display_window=[-160, 240], source_group="more tests"),
+            _entry("map", "label", {"left organ": [1], "right organ": [2]}),
+            _entry(ALWAYS_LEFT_OUT[0], "image+label", structures),
+        ],
+    )
+
+
+def _source(folder: Path, **options: Any) -> ClipSource:
+    return ClipSource(folder, synthetic_shape=SYNTHETIC_SHAPE, **options)
+
+
+def _clips(source: ClipSource, count: int = 12, length: int = 3) -> list[Clip]:
+    rng = np.random.default_rng(1)
+    return [source.sample(rng, SIZE, length) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["scan", "label map", "supervoxel", "synthetic"])
+def test_every_kind_gives_clips_of_the_right_shape_whose_first_mask_is_not_empty(a_train_folder: Path, kind: str) -> None:
+    for clip in _clips(_source(a_train_folder, only=[kind])):
+        assert clip.kind == kind
+        assert clip.images.shape == clip.masks.shape == (3, SIZE, SIZE)
+        assert clip.images.dtype == np.float32
+        assert clip.masks.dtype == np.bool_
+        assert clip.images.min() >= 0
+        assert clip.images.max() <= 1
+        assert clip.masks[0].any()
+
+
+def test_all_kinds_are_drawn(a_train_folder: Path) -> None:
+    kinds = {clip.kind for clip in _clips(_source(a_train_folder), count=80)}
+    assert kinds == {"scan", "label map", "supervoxel", "synthetic"}
+
+
+def test_the_mask_lies_on_the_object(a_train_folder: Path) -> None:
+    for clip in _clips(_source(a_train_folder, only=["scan"], held_out=["ct"]), count=30, length=1):
+        inside, outside = clip.images[clip.masks], clip.images[~clip.masks]
+        assert abs(float(np.median(inside) - np.median(outside))) > 0.05
+
+
+def test_scattered_lesions_are_split_into_pieces(a_train_folder: Path) -> None:
+    names = {clip.name for clip in _clips(_source(a_train_folder, only=["scan"], held_out=["ct"]), count=40)}
+    assert names == {"scan: organ", "scan: lesions 1", "scan: lesions 2"}
+
+
+def test_what_is_held_out_and_the_people_of_evaluation_cases_are_never_opened(a_train_folder: Path) -> None:
+    assert _source(a_train_folder, held_out=["ct"]).volume_names == ("scan", "map")
+    assert _source(a_train_folder, held_out=["tests"]).volume_names == ("ct",)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(a_train_folder: Path) -> None:
+    def dataset() -> ClipDataset:
+        return ClipDataset(_source(a_train_folder), seed=5, batch_size={1: 4, 3: 2}, image_size=SIZE, lengths=(1, 3), stop=6)
+
+    in_order, other = list(dataset()), dataset()
+    for step in (5, 2, 0, 4):
+        for ours, theirs in zip(in_order[step], other.batch(step), strict=True):
+            assert torch.equal(ours, theirs)
+    assert {tuple(images.shape[:2]) for images, _ in in_order} == {(4, 1), (2, 3)}
+
+
+def test_workers_deliver_the_same_batches_in_the_same_order(a_train_folder: Path) -> None:
+    dataset = ClipDataset(_source(a_train_folder), seed=5, batch_size=2, image_size=SIZE, start=3, stop=7)
+    alone = [dataset.batch(step) for step in range(3, 7)]
+    for (images, masks), (expected_images, expected_masks) in zip(DataLoader(dataset, None, num_workers=2), alone, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(masks, expected_masks)
+
+
+def test_synthetic_volumes_change_as_the_run_goes_on(a_train_folder: Path) -> None:
+    source = _source(a_train_folder, only=["synthetic"])
+    early, late = (source.sample(np.random.default_rng(0), SIZE, 1, step=step) for step in (0, 16 * 60))
+    assert early.name.split(".")[:2] == late.name.split(".")[:2]
+    assert not np.array_equal(early.images, late.images)
+
+
+def test_a_view_contains_the_object_it_was_chosen_for() -> None:
+    shape = (9, 60, 60)
+    label = _ball(shape, (4, 30, 22), 9).astype(np.uint8)
+    volume = TrainingVolume("ball", (1.0, 1.0, 1.0), label, label)
+    (target,) = label_targets(volume, "ball", [1], split=False)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        view = choose_view(rng, shape, volume.spacing, target, 0, 64, 1)
+        assert view is not None
+        rows, columns = view.window(shape[1:])
+        mask = target.cut(0, view.indices, rows, columns)
+        seen = resample(view, mask.astype(np.float32), rows, columns)[0] >= 0.5
+        expected = label[view.indices[0]].sum() / (view.shrink[0] * view.shrink[1])
+        assert seen.sum() == pytest.approx(expected, rel=0.25)
+
+
+def test_a_ct_window_shows_the_object() -> None:
+    values = np.full((40, 40), 30, np.float32)
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 10:20] = True
+    values[mask] = 1200  # bone
+    volume = TrainingVolume("ct", (1, 1, 1), values[None].astype(np.int16), None, is_ct=True)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        low, high = choose_window(rng, volume, values, mask)
+        shown = np.clip((values - low) / (high - low), 0, 1)
+        assert shown[mask].mean() - shown[~mask].mean() > 0.1
+
+
+def test_augmented_images_stay_between_0_and_1() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        images = augment(rng, rng.random((2, SIZE, SIZE), dtype=np.float32))
+        assert images.dtype == np.float32
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert np.isfinite(images).all()
+
+
+def test_a_grown_region_is_one_piece_and_fills_an_even_object() -> None:
+    shape = (12, 60, 60)
+    ball = _ball(shape, (6, 30, 30), 10)
+    volume = TrainingVolume("ball", (1, 1, 1), (100 * ball + 50).astype(np.uint8), None)
+    rng = np.random.default_rng(0)
+    grown = [target for _ in range(100) if (target := grow_region(rng, volume, 0, 1)) is not None]
+    assert grown
+    masks = [target.cut(0, np.arange(12), slice(0, 60), slice(0, 60)) for target in grown]
+    assert all(mask.sum() > 30 and ndimage.label(mask)[1] == 1 for mask in masks)
+    assert any((mask & ball).sum() > 0.8 * mask.sum() > 0.4 * ball.sum() for mask in masks)
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"Expected the training set's manifest.json"):
+        ClipSource(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"volumes": [{"id": "a"}]}', '{"volumes": []}'])
+def test_a_damaged_or_empty_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(TrainingError, match="should list"):
+        ClipSource(tmp_path)
+
+
+def test_a_damaged_volume_is_refused_by_name(a_train_folder: Path) -> None:
+    (a_train_folder / "ct.npz").write_bytes(b"PK damaged")
+    with pytest.raises(TrainingError, match=r"ct\.npz should be an \.npz of image, label, spacing"):
+        _source(a_train_folder).preload()
+
+
+def test_a_missing_volume_is_refused_by_name(a_train_folder: Path) -> None:
+    (a_train_folder / "map.npz").unlink()
+    with pytest.raises(TrainingError, match=r"map\.npz, but there is no such file"):
+        _source(a_train_folder).preload()
+
+
+def test_a_label_of_another_shape_than_its_image_is_refused(a_train_folder: Path) -> None:
+    image, label = np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 9), np.uint8)
+    np.savez(a_train_folder / "scan.npz", image=image, label=label, spacing=np.ones(3, np.float32))
+    with pytest.raises(TrainingError, match=r"\(4, 8, 8\) and \(4, 8, 9\)"):
+        _source(a_train_folder).preload()
+
+
+def test_options_that_leave_nothing_are_refused(a_train_folder: Path) -> None:
+    with pytest.raises(TrainingError, match="Nothing is left"):
+        _source(a_train_folder, synthetic_share=0, held_out=["tests", "more tests"])
+    with pytest.raises(TrainingError, match="check the spelling"):
+        _source(a_train_folder, held_out=["no such volume"])
+    with pytest.raises(TrainingError, match="from 0 to 1, but 2"):
+        _source(a_train_folder, synthetic_share=2)
+    with pytest.raises(TrainingError, match="kinds of clips"):
+        _source(a_train_folder, only=["dreams"])
+
+
+def test_a_clip_longer_than_every_volume_is_refused(a_train_folder: Path) -> None:
+    with pytest.raises(TrainingError, match="ask for fewer slices"):
+        _source(a_train_folder, only=["scan"]).sample(np.random.default_rng(0), SIZE, 99)
+
+
+def test_impossible_schedules_are_refused(a_train_folder: Path) -> None:
+    source = _source(a_train_folder)
+    with pytest.raises(TrainingError, match="needs a weight"):
+        ClipDataset(source, seed=0, batch_size=1, image_size=SIZE, lengths=(1, 4), weights=(1,))
+    with pytest.raises(TrainingError, match="batch size of at least 1"):
+        ClipDataset(source, seed=0, batch_size={1: 2}, image_size=SIZE, lengths=(1, 4))
+
+
+@needs_real_folder
+def test_clips_come_from_many_real_volumes_but_never_from_those_left_out() -> None:
+    source = ClipSource(REAL_FOLDER, synthetic_share=0, only=["scan"], held_out=["TotalSegmentator"])
+    names = {clip.name.split(":")[0] for clip in _clips(source, count=60, length=4)}
+    assert len(names) > 20
+    assert not names & {*ALWAYS_LEFT_OUT, "ct_abdomen_ts3mm", "ct_trunk_ts3mm"}
