@@ -85,7 +85,7 @@ class View:
         return edges + np.array([[0.5, 0.5], [-0.5, -0.5]], dtype=np.float32)
 
 
-MINIMUM_SIDE = 24  # slice pixels a zoomed view shows at least: below that there is nothing left to see around an object
+MINIMUM_SIDE = 12  # slice pixels a zoomed view shows at least, as in training: below that there is nothing left to see
 
 
 def normalise(grey: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def slice_to_frame(pixels: npt.NDArray[np.uint8], view: View, image_size: int) -
     """
     shown = torch.from_numpy(np.ascontiguousarray(_cut(pixels, view))).float()
     if shown.shape != (image_size, image_size):
-        shown = _resize(shown, image_size, "bicubic").round_().clamp_(0, 255)
+        shown = _resize_eight_bit(shown, image_size)
     return normalise(shown / 255)[0]
 
 
@@ -110,7 +110,7 @@ def mask_to_frame(mask: npt.NDArray[np.bool_], view: View, image_size: int) -> T
     """(rows, columns) bool to (1, S, S) float 0 or 1: bilinear with antialiasing, then thresholded at a half (SAM 2)."""
     shown = torch.from_numpy(_cut(mask, view).astype(np.float32))
     if shown.shape != (image_size, image_size):
-        shown = (_resize(shown, image_size, "bilinear") >= 0.5).float()
+        shown = (_resize(shown, image_size) >= 0.5).float()
     return shown[None]
 
 
@@ -130,7 +130,7 @@ def logits_to_frame(logits: Tensor, view: View, side: int) -> Tensor:
     """(rows, columns) logits of a slice to (1, 1, side, side) as the network would have given them through a view."""
     pixels = logits.clamp(-_BOUND, _BOUND).cpu().numpy()
     shown = torch.from_numpy(_cut(pixels, view, outside=-_BOUND))
-    return _resize(shown, side, "bilinear")[None, None].to(logits.device)
+    return _resize(shown, side)[None, None].to(logits.device)
 
 
 def _cut(pixels: npt.NDArray[np.generic], view: View, outside: float = 0) -> npt.NDArray[np.generic]:
@@ -145,5 +145,15 @@ def _cut(pixels: npt.NDArray[np.generic], view: View, outside: float = 0) -> npt
     return out
 
 
-def _resize(image: Tensor, side: int, mode: str) -> Tensor:
-    return F.interpolate(image[None, None], size=(side, side), mode=mode, align_corners=False, antialias=True)[0, 0]
+def _resize_eight_bit(image: Tensor, side: int) -> Tensor:
+    """(rows, columns) grey values 0..255 to (side, side) whole ones, as PIL does: one axis after the other, rounded and
+    clipped in between. Where black meets white the clipping is worth ten grey levels."""
+    for size in ((image.shape[0], side), (side, side)):
+        image = F.interpolate(image[None, None], size=size, mode="bicubic", align_corners=False, antialias=True)[0, 0]
+        image = image.round_().clamp_(0, 255)
+    return image
+
+
+def _resize(image: Tensor, side: int) -> Tensor:
+    """(rows, columns) to (side, side), bilinear with antialiasing."""
+    return F.interpolate(image[None, None], size=(side, side), mode="bilinear", align_corners=False, antialias=True)[0, 0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
+from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, network_config
 from MedSAM2Lib.network.sam2 import SAM2
-from MedSAM2Lib.resources import resource_path
 
 __all__ = ["LoadedModel", "load_model", "save_checkpoint"]
 
@@ -46,7 +47,7 @@ def load_model(name_or_path: str, device: torch.device, network: str | None = No
 
     Raises OptionError for an unknown name, CheckpointError for a file that is missing, damaged or of another network.
     """
-    path = _find(name_or_path)
+    path = weights_path(name_or_path)
     sha256 = _sha256(path)
     state, stored_network = _read(path)
     known = MODELS.get(name_or_path) or _published(sha256)
@@ -60,23 +61,6 @@ def save_checkpoint(network: SAM2, network_name: str, path: Path) -> None:
     """Writes weights in half precision, with the name of their network."""
     state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
     torch.save({"model": state, "network": network_name}, path)
-
-
-def _find(name_or_path: str) -> Path:
-    model = MODELS.get(name_or_path)
-    if model is not None:
-        if model.bundled:
-            return resource_path("Models", model.file_name)
-        raise CheckpointError(
-            f"The weights of {model.id} are not on this machine: get {model.file_name} from {model.source} "
-            f"({model.licence}) and give its path as --model FILE."
-        )
-    path = Path(name_or_path)
-    if not path.exists():
-        raise OptionError(f"{name_or_path!r} is neither a file nor a model: models are {', '.join(MODELS)}.")
-    if not path.is_file():
-        raise OptionError(f"A checkpoint is a file, but {name_or_path} is a folder; give the .pt file in it.")
-    return path
 
 
 def _sha256(path: Path) -> str:
@@ -98,7 +82,9 @@ def _published(sha256: str) -> Model | None:
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The state dictionary of a file, and the network that the file says it is for."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles; whether they load is what counts
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is not a plain file of weights (it is damaged, foreign, or would run code when opened), so it was not "

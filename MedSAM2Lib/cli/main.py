@@ -16,8 +16,9 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from MedSAM2Lib.errors import MedSAM2Error, OptionError
 from MedSAM2Lib.version import __version__
@@ -57,13 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return status
     except (Exception, KeyboardInterrupt) as error:
-        if debug and not isinstance(error, BrokenPipeError):
-            raise
+        if debug:
+            traceback.print_exc()
         return _report_failure(error)
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with a wrong argument as an OptionError: one line instead of the usage and a line."""
+    """argparse, with a wrong argument as an OptionError: one line instead of the usage and a line.
+
+    An argument that nobody knows is an error of the subcommand that met it, whose help then is named.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         raise OptionError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")

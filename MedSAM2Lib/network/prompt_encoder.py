@@ -73,8 +73,7 @@ class PromptEncoder(nn.Module):
     def _embed_mask(self, mask: Tensor | None, batch: int) -> Tensor:
         side = self.image_size // 16
         if mask is None:
-            empty: Tensor = self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, side, side)
-            return empty
+            return self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, side, side)
         if mask.shape[-1] != self.mask_size or mask.shape[-2] != self.mask_size:
             mask = F.interpolate(
                 mask.float(), size=(self.mask_size, self.mask_size), mode="bilinear", align_corners=False, antialias=True

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.augmentation import augment, choose_window, is_visible
@@ -27,7 +25,7 @@ from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE, synthetic_patient
 from MedSAM2Lib.training.views import choose_axis, choose_view, resample
 from MedSAM2Lib.training.volumes import ManifestEntry, Target, TrainingVolume, label_targets, load_volume, read_manifest
 
-__all__ = ["ALWAYS_LEFT_OUT", "Clip", "ClipDataset", "ClipSource"]
+__all__ = ["ALWAYS_LEFT_OUT", "Clip", "ClipSource"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -62,6 +60,8 @@ _TRIES = 400  # before giving up
 # all build all volumes; at each of a pool's steps one of its volumes is replaced.
 _STREAMS = 16
 _POOL_SIZE = 6
+# A synthetic volume serves this many rounds of its pool; with one new volume a step, drawing them cost more than training.
+_TURNS_KEPT = 48
 _SYNTHETIC_KEY = 77  # keeps the seeds of volumes apart from those of steps
 _SYNTHETIC_SPACING = (2.0, 1.0, 1.0)  # the middle of what synthetic_patient draws
 
@@ -240,7 +240,7 @@ class ClipSource:
     def _synthetic_volume(self, step: int, slot: int) -> TrainingVolume:
         """A slot of the pool that `step` draws from; a function of (seed, step, slot) alone."""
         stream, turn = step % _STREAMS, step // _STREAMS
-        key = (stream, slot, (turn + slot) // _POOL_SIZE)
+        key = (stream, slot, (turn + slot * _TURNS_KEPT // _POOL_SIZE) // _TURNS_KEPT)
         if key not in self._synthetic:
             rng = np.random.default_rng((self._seed, _SYNTHETIC_KEY, *key))
             patient = synthetic_patient(rng, self._synthetic_shape)
@@ -327,51 +327,3 @@ def _make_clip(
     if drawn and not is_visible(images[0], masks[0]) and rng.random() > _HIDDEN_SHARE:
         return None
     return Clip(augment(rng, images), masks, kind, f"{volume.name}: {target.name}")
-
-
-class ClipDataset(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Whole batches for `DataLoader(dataset, batch_size=None)`: images (B, T, S, S) float32, 0..1, and masks, bool.
-
-    Batch n is a function of (seed, n) and the source alone, whatever the number of workers; to resume a run, start at
-    the step where it ended. T is drawn from `lengths` with chances `weights`; `batch_size` may depend on it. The
-    number of workers should be 1, 2, 4, 8 or 16: then each builds only its share of the synthetic volumes.
-    """
-
-    def __init__(
-        self,
-        source: ClipSource,
-        *,
-        seed: int,
-        batch_size: int | Mapping[int, int],
-        image_size: int,
-        lengths: Sequence[int] = (1,),
-        weights: Sequence[float] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> None:
-        super().__init__()
-        weights = [1.0] * len(lengths) if weights is None else weights
-        if not lengths or len(lengths) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
-            raise TrainingError(
-                f"Each clip length needs a weight of at least 0, one above 0; lengths {lengths}, weights {weights} came."
-            )
-        self.source, self.seed, self.image_size, self.start, self.stop = source, seed, image_size, start, stop
-        self._lengths, self._weights = tuple(lengths), tuple(weights)
-        self._batch_sizes = {n: batch_size if isinstance(batch_size, int) else batch_size.get(n, 0) for n in lengths}
-        if min(self._batch_sizes.values()) < 1:
-            raise TrainingError(f"Each clip length {self._lengths} needs a batch size of at least 1, but {batch_size} came.")
-
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Batch number `step`."""
-        rng = np.random.default_rng((self.seed, step))
-        length = self._lengths[_weighted(rng, self._weights)]
-        images, masks = self.source.sample_batch(rng, self._batch_sizes[length], self.image_size, length, step=step)
-        return torch.from_numpy(images), torch.from_numpy(masks)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        worker = get_worker_info()
-        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        step = self.start + offset
-        while self.stop is None or step < self.stop:
-            yield self.batch(step)
-            step += stride

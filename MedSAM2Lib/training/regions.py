@@ -30,7 +30,7 @@ def grow_region(rng: np.random.Generator, volume: TrainingVolume, axis: int, len
     shape = np.array(image.shape)
     for _ in range(6):
         seed = rng.integers(shape)
-        if low + _BACKGROUND * (high - low) < float(image[tuple(seed)]) < high:
+        if low + _BACKGROUND * (high - low) < float(image[tuple(seed)]) <= high:
             break
     reach = np.array([max(4, 2 * length), *rng.integers(*_BLOCK_SIDES, 2)])
     first, last = np.maximum(seed - reach, 0), np.minimum(seed + reach + 1, shape)

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
-from torch.utils.data import DataLoader
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.augmentation import augment, choose_window
-from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, Clip, ClipDataset, ClipSource
+from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, Clip, ClipSource
 from MedSAM2Lib.training.regions import grow_region
 from MedSAM2Lib.training.views import choose_view, resample
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
@@ -110,23 +108,15 @@ def test_what_is_held_out_and_the_people_of_evaluation_cases_are_never_opened(a_
     assert _source(a_train_folder, held_out=["tests"]).volume_names == ("ct",)
 
 
-def test_a_batch_depends_on_seed_and_step_alone(a_train_folder: Path) -> None:
-    def dataset() -> ClipDataset:
-        return ClipDataset(_source(a_train_folder), seed=5, batch_size={1: 4, 3: 2}, image_size=SIZE, lengths=(1, 3), stop=6)
+def test_a_batch_depends_on_generator_and_step_alone(a_train_folder: Path) -> None:
+    def batch(source: ClipSource, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return source.sample_batch(np.random.default_rng((5, step)), 2, SIZE, 3, step=step)
 
-    in_order, other = list(dataset()), dataset()
+    in_order, other = _source(a_train_folder), _source(a_train_folder)
+    expected = [batch(in_order, step) for step in range(6)]
     for step in (5, 2, 0, 4):
-        for ours, theirs in zip(in_order[step], other.batch(step), strict=True):
-            assert torch.equal(ours, theirs)
-    assert {tuple(images.shape[:2]) for images, _ in in_order} == {(4, 1), (2, 3)}
-
-
-def test_workers_deliver_the_same_batches_in_the_same_order(a_train_folder: Path) -> None:
-    dataset = ClipDataset(_source(a_train_folder), seed=5, batch_size=2, image_size=SIZE, start=3, stop=7)
-    alone = [dataset.batch(step) for step in range(3, 7)]
-    for (images, masks), (expected_images, expected_masks) in zip(DataLoader(dataset, None, num_workers=2), alone, strict=True):
-        assert torch.equal(images, expected_images)
-        assert torch.equal(masks, expected_masks)
+        for ours, theirs in zip(batch(other, step), expected[step], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_synthetic_volumes_change_as_the_run_goes_on(a_train_folder: Path) -> None:
@@ -232,14 +222,6 @@ def test_options_that_leave_nothing_are_refused(a_train_folder: Path) -> None:
 def test_a_clip_longer_than_every_volume_is_refused(a_train_folder: Path) -> None:
     with pytest.raises(TrainingError, match="ask for fewer slices"):
         _source(a_train_folder, only=["scan"]).sample(np.random.default_rng(0), SIZE, 99)
-
-
-def test_impossible_schedules_are_refused(a_train_folder: Path) -> None:
-    source = _source(a_train_folder)
-    with pytest.raises(TrainingError, match="needs a weight"):
-        ClipDataset(source, seed=0, batch_size=1, image_size=SIZE, lengths=(1, 4), weights=(1,))
-    with pytest.raises(TrainingError, match="batch size of at least 1"):
-        ClipDataset(source, seed=0, batch_size={1: 2}, image_size=SIZE, lengths=(1, 4))
 
 
 @needs_real_folder

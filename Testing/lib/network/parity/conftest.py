@@ -32,4 +32,4 @@ def a_network(a_config: NetworkConfig) -> SAM2:
 
 @pytest.fixture(scope="session")
 def slices(a_config: NetworkConfig) -> Tensor:
-    return random_slices(14, a_config)
+    return random_slices(3, a_config)

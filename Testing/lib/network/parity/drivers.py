@@ -29,38 +29,60 @@ def points(*clicks: tuple[float, float, int]) -> PointTensors:
     return PointTensors(table[None, :, :2], table[None, :, 2].int())
 
 
-class Driver(Protocol):
-    def prompt(self, index: int, given: PointTensors) -> Tensor: ...
+def _rectangle(side: int) -> Tensor:
+    """(S, S) bool; its edges do not lie on the S / 4 grid."""
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    mask[side // 4 - 2 : side // 2 + 15, side // 3 - 1 : side - 25] = True
+    return mask
 
-    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
-        """Goes through neighbouring slices in order, upwards or downwards; the first has been prompted."""
+
+class Driver(Protocol):
+    def __init__(self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32) -> None: ...
+
+    def prompt(self, index: int, given: PointTensors) -> Tensor:
+        """The answer to all the clicks and box corners of a slice, also those of earlier prompts."""
+
+    def paint(self, index: int) -> Tensor:
+        """The answer to a person's mask, which is always the same rectangle."""
+
+    def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
+        """Goes through slices in order, upwards or downwards; prompted ones keep their answers.
+
+        anew  ours forgets what earlier passes in this direction remember; the references never do, which makes no
+              difference to a pass that starts at the first prompted slice
+        """
 
 
 class Ours:
     def __init__(self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32) -> None:
-        bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
-        self.tracker = Tracker(network, bank, len(slices), memory_dtype)
+        self.bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
+        self.tracker = Tracker(network, self.bank, len(slices), memory_dtype)
         with torch.no_grad():
             self.features: list[ImageFeatures] = [network.encode_image(image[None]) for image in slices]
         self.logits: dict[int, Tensor] = {}
+        self.prompted: set[int] = set()
 
     @torch.no_grad()
     def prompt(self, index: int, given: PointTensors) -> Tensor:
+        self.prompted.add(index)
         prediction = self.tracker.prompt(index, self.features[index], given, self.logits.get(index))
         self.logits[index] = prediction.logits
         return prediction.logits
 
     @torch.no_grad()
-    def adopt(self, index: int, mask: Tensor) -> Tensor:
+    def paint(self, index: int) -> Tensor:
+        self.prompted.add(index)
+        mask = _rectangle(self.tracker.network.config.image_size)[None, None]
         self.logits[index] = self.tracker.adopt_mask(index, self.features[index], mask).logits
         return self.logits[index]
 
     @torch.no_grad()
-    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+    def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
         direction = 1 if order[-1] > order[0] else -1
-        self.tracker.start_pass(direction)
+        if anew:
+            self.tracker.start_pass(direction)
         for index in order:
-            if index not in self.tracker.bank.conditioning:
+            if index not in self.prompted:
                 self.logits[index] = self.tracker.track(index, self.features[index], direction).logits
         return {index: self.logits[index] for index in order}
 
@@ -87,11 +109,11 @@ class Meta:
         self.predictor.add_new_points_or_box(self.state, index, 0, *given)
         return self._output("temp_output_dict_per_obj", index)
 
-    def adopt(self, index: int, mask: Tensor) -> Tensor:
-        self.predictor.add_new_mask(self.state, index, 0, mask[0, 0].bool())
+    def paint(self, index: int) -> Tensor:
+        self.predictor.add_new_mask(self.state, index, 0, _rectangle(self.predictor.image_size))
         return self._output("temp_output_dict_per_obj", index)
 
-    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+    def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
         with _memories_in(self.memory_dtype), mock.patch("sam2.sam2_video_predictor.tqdm", lambda frames, **_: frames):
             frames = self.predictor.propagate_in_video(self.state, order[0], len(order) - 1, reverse=order[-1] < order[0])
             assert [index for index, *_ in frames] == list(order)
@@ -113,18 +135,26 @@ class Transformers:
 
         self.memory_dtype = memory_dtype
         self.model = transformers_model(network)
-        side = network.config.image_size
-        self.session = Sam2VideoInferenceSession(slices, side, side, dtype=torch.float32)
+        self.side = network.config.image_size
+        self.session = Sam2VideoInferenceSession(slices, self.side, self.side, dtype=torch.float32)
 
     def prompt(self, index: int, given: PointTensors) -> Tensor:
         inputs = {"point_coords": given.coordinates[:, None], "point_labels": given.labels[:, None]}
         self.session.add_point_inputs(self.session.obj_id_to_idx(0), index, inputs)
+        return self._answer(index)
+
+    def paint(self, index: int) -> Tensor:
+        mask = _rectangle(self.side)[None, None]
+        self.session.add_mask_inputs(self.session.obj_id_to_idx(0), index, mask)
+        return self._answer(index)
+
+    def _answer(self, index: int) -> Tensor:
         self.session.obj_with_new_inputs = [0]
         with _memories_in(self.memory_dtype):
             logits: Tensor = self.model(self.session, frame_idx=index).pred_masks
         return logits
 
-    def propagate(self, order: Sequence[int]) -> dict[int, Tensor]:
+    def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
         reverse = order[-1] < order[0]
         with _memories_in(self.memory_dtype):
             frames = list(self.model.propagate_in_video_iterator(self.session, order[0], len(order) - 1, reverse=reverse))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import torch
 from torch import Tensor
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
 
-from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import SAM2
 
 __all__ = ["transformers_model"]
 
 
+@cache
 def transformers_model(network: SAM2) -> Sam2VideoModel:
-    """Hugging Face's model with our sizes and weights, in evaluation mode."""
+    """Hugging Face's model with our sizes and weights, in evaluation mode. Built once for a network, as Meta's is."""
     config = network.config
     side = config.feature_size
     trunk = config.trunk
@@ -64,7 +65,8 @@ def transformers_model(network: SAM2) -> Sam2VideoModel:
         )
     )
     model.load_state_dict(_renamed(network.state_dict()))
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 # Published name to transformers' name; every rule is applied, in this order.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -17,8 +19,11 @@ from MedSAM2Lib.network.sam2 import SAM2
 __all__ = ["meta_predictor"]
 
 
+@cache
 def meta_predictor(network: SAM2, *, keep_corrections: bool = True) -> SAM2VideoPredictor:
     """Meta's predictor with our sizes and weights, in evaluation mode. Its weights have the published names, as ours do.
+
+    Built once for a network: change its weights before, not after.
 
     keep_corrections  every corrected frame becomes conditioning, as in training; Meta's default, False, loses corrections
                       on the next pass (facebookresearch/sam2 issues 719 and 731)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
-from MedSAM2Lib.network.layers import LayerNorm2d
+from MedSAM2Lib.network.layers import MLP, LayerNorm2d
 from MedSAM2Lib.network.sam2 import SAM2
 
-__all__ = ["SMALL", "SMALL_2_0", "random_network", "random_slices", "shift_object_score"]
+__all__ = ["SMALL", "SMALL_2_0", "last_layer", "random_network", "random_slices", "shift_object_score"]
 
 # Windows of 6, 6 and 3 tokens do not fill grids of 16, 8 and 4: the padding takes part, as it does in tiny at 512.
 # A memory map of 64 channels is what transformers hard-codes.
@@ -48,7 +48,7 @@ def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
             _draw(module, normal)
         normal(network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, 1.0)
         for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
-            _balance(mlp.layers[-1])
+            _balance(last_layer(mlp))
         shift_object_score(network, _OBJECT_SCORE)
     return network
 
@@ -65,7 +65,14 @@ def random_slices(count: int, config: NetworkConfig, seed: int = 0) -> Tensor:
 def shift_object_score(network: SAM2, shift: float) -> None:
     """Makes objects appear (positive) or disappear (negative)."""
     with torch.no_grad():
-        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += shift
+        last_layer(network.sam_mask_decoder.pred_obj_score_head).bias.add_(shift)
+
+
+def last_layer(perceptron: nn.Module) -> nn.Linear:
+    assert isinstance(perceptron, MLP)
+    layer = perceptron.layers[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def _draw(module: nn.Module, normal: Callable[..., None]) -> None:
@@ -86,10 +93,8 @@ def _draw(module: nn.Module, normal: Callable[..., None]) -> None:
                 normal(parameter, 0.3 if name.startswith("pos_embed") else 1.0)
 
 
-def _balance(layer: nn.Module) -> None:
+def _balance(layer: nn.Linear) -> None:
     """Sums over a hypernetwork's outputs become 0: the features that they weigh come out of a GELU, hence have a positive
     mean, and masks would have one sign."""
-    assert isinstance(layer, nn.Linear)
-    layer.weight -= layer.weight.mean(0, keepdim=True)
-    layer.bias -= layer.bias.mean()
-    layer.weight *= _LOGIT_SCALE
+    layer.weight.sub_(layer.weight.mean(0, keepdim=True)).mul_(_LOGIT_SCALE)
+    layer.bias.sub_(layer.bias.mean())

@@ -1,0 +1,1 @@
+"""Speed and memory, beside Meta's implementation on the same weights, volume, prompts and threads."""

@@ -1,0 +1,171 @@
+"""What a command is asked to do, and everything that can be found wrong with it before the network is loaded.
+
+Needs numpy and SimpleITK, but not torch: a typing mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedSAM2Lib.atomic import check_writable
+from MedSAM2Lib.checkpoints.store import weights_path
+from MedSAM2Lib.cli.console import tell
+from MedSAM2Lib.cli.prompt_options import prompts_of
+from MedSAM2Lib.errors import OptionError, PromptError
+from MedSAM2Lib.intensity import Window, resolve_window
+from MedSAM2Lib.preview import check_preview_path
+from MedSAM2Lib.prompt_files import MaskFile, PromptSet, resolve
+from MedSAM2Lib.prompts import Box3D, Prompt
+from MedSAM2Lib.volume import Volume
+from MedSAM2Lib.volume_io.read import read_volume
+from MedSAM2Lib.volume_io.write import check_segmentation_path
+
+__all__ = ["Inputs", "Request", "read_inputs", "request_of"]
+
+_DEFAULT_AXIS = "k"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a person asked for. `zoom` is None for the whole slice, "auto" for the model's own."""
+
+    image: Path
+    output: Path
+    prompts: PromptSet
+    prompts_file: Path | None = None
+    axis: str | None = None
+    window: str = "auto"
+    series: str | None = None
+    model: str = "nano"
+    network: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    zoom: float | str | None = "auto"
+    stop_after: int = 3
+    fill_holes: bool = True
+    keep_largest: bool = True
+    preview: Path | None = None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The image, and the prompts on it as the session takes them. `array_axis` is 0, 1, 2 for k, j, i."""
+
+    volume: Volume
+    array_axis: int
+    window: Window
+    prompts: list[tuple[str, Prompt]]
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """The request that the arguments of `medsam2 segment` put. Raises OptionError or PromptError."""
+    return Request(
+        image=args.image,
+        output=args.output,
+        prompts=prompts_of(args),
+        prompts_file=args.prompts,
+        axis=args.axis,
+        window=args.window,
+        series=args.series,
+        model=args.model,
+        network=args.network,
+        device=args.device,
+        threads=_at_least("--threads", args.threads, 1),
+        zoom=_zoom_of(args.zoom),
+        stop_after=_at_least("--stop-after", args.stop_after, 0) or 0,
+        fill_holes=not args.no_fill_holes,
+        keep_largest=not args.keep_all,
+        preview=args.preview,
+        report=args.report,
+    )
+
+
+def read_inputs(request: Request) -> Inputs:
+    """Reads what the request names. Raises MedSAM2Error where it cannot be done, without having touched anything."""
+    _check_outputs(request)
+    volume = read_volume(request.image, request.series)
+    k, j, i = volume.geometry.shape
+    tell(f"read {request.image}: {i} x {j} x {k} voxels (i, j, k)")
+    axis = _slicing_axis(request, volume)
+    prompts = _resolved(request.prompts, volume, axis)
+    _check_range(request.prompts, prompts, volume.geometry.shape[axis])
+    return Inputs(volume, axis, resolve_window(request.window, volume), prompts)
+
+
+def _at_least(option: str, value: int | None, least: int) -> int | None:
+    if value is not None and value < least:
+        raise OptionError(f"{option} must be at least {least}, but {value} came.")
+    return value
+
+
+def _zoom_of(text: str) -> float | str | None:
+    if text == "auto":
+        return text
+    if text == "off":
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 1 <= factor < math.inf:
+        raise OptionError(f"--zoom is auto, off, or a number from 1 (sides of the prompt), but {text} came.")
+    return factor
+
+
+def _check_outputs(request: Request) -> None:
+    """Raises OptionError or OutputError where the results cannot go, or would take the place of something needed."""
+    outputs = {"--output": request.output, "--preview": request.preview, "--report": request.report}
+    there = {option: path for option, path in outputs.items() if path is not None}
+    inputs = [request.image, weights_path(request.model), *filter(None, [request.prompts_file])]
+    inputs += [named.prompt.path for named in request.prompts.prompts if isinstance(named.prompt, MaskFile)]
+    taken: dict[Path, str] = {path.resolve(): f"{path}, which is read" for path in inputs if path.is_file()}
+    for option, path in there.items():
+        if path.resolve() in taken:
+            raise OptionError(f"{option} {path} would replace {taken[path.resolve()]}; choose another name.")
+        taken[path.resolve()] = f"{path}, which {option} writes"
+    check_segmentation_path(request.output)
+    if request.preview is not None:
+        check_preview_path(request.preview)
+    if request.report is not None:
+        _check_report_path(request.report)
+
+
+def _slicing_axis(request: Request, volume: Volume) -> int:
+    """The array axis; the one that a prompts file was made for and the one asked for must be the same."""
+    of_file = request.prompts.axis
+    chosen = volume.geometry.array_axis(request.axis or of_file or _DEFAULT_AXIS)
+    if of_file is not None and volume.geometry.array_axis(of_file) != chosen:
+        raise PromptError(
+            f"The prompts file counts slices along {of_file}, but --axis {request.axis} came; leave --axis out, or write the "
+            "prompts for that axis."
+        )
+    return chosen
+
+
+def _resolved(prompts: PromptSet, volume: Volume, axis: int) -> list[tuple[str, Prompt]]:
+    return [(named.name, one) for named in prompts.prompts for one in resolve(named.prompt, volume.geometry, axis)]
+
+
+def _check_range(asked: PromptSet, prompts: Sequence[tuple[str, Prompt]], slice_count: int) -> None:
+    """A prompt beyond the range would be kept or lost, neither of which anyone expects."""
+    if asked.first is None or asked.last is None:
+        return
+    if not 0 <= asked.first <= asked.last < slice_count:
+        raise OptionError(f"--range must lie within 0:{slice_count - 1}, first before last, but {asked.first}:{asked.last} came.")
+    for name, prompt in prompts:
+        index = prompt.middle_box().slice_index if isinstance(prompt, Box3D) else prompt.slice_index
+        if not asked.first <= index <= asked.last:
+            raise PromptError(
+                f"The prompt of {name!r} is on slice {index}, outside --range {asked.first}:{asked.last}; widen the range."
+            )
+
+
+def _check_report_path(path: Path) -> None:
+    if path.suffix.lower() != ".json":
+        raise OptionError(f"A report is written as .json, but {path} ends otherwise; change the extension.")
+    check_writable(path)

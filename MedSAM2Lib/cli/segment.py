@@ -1,0 +1,132 @@
+"""`medsam2 segment`: one image, prompts, a mask; optionally a picture and a report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedSAM2Lib.cli.prompt_options import add_prompt_arguments
+from MedSAM2Lib.network.config import NETWORKS
+
+if TYPE_CHECKING:
+    from MedSAM2Lib.cli.segmentation import Outcome
+
+NAME = "segment"
+HELP = "segment objects of an image, each from a prompt on one slice"
+
+# As MedSAM2Lib.geometry, .intensity and .device have them; a test compares. Those modules need numpy or torch.
+AXES = ("k", "j", "i", "axial", "coronal", "sagittal")
+WINDOW_PRESETS = ("abdomen", "soft-tissue", "liver", "lung", "mediastinum", "bone", "brain", "stroke", "subdural", "spine")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+_EXAMPLES = """
+examples:
+  medsam2 segment ct.nii.gz -o liver.nii.gz --box "liver:42:80,60,210,190" --preview liver.png
+  medsam2 segment dicom_folder -o organs.seg.nrrd --box "liver:42:80,60,210,190" --box "spleen:40:260,90,330,200"
+  medsam2 segment mr.nrrd -o lesion.nrrd --recist "lesion:12:101,88,120,97" --axis k --window percentiles
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "medsam2 segment IMAGE -o MASK PROMPT ... [options]"
+    parser.epilog = _EXAMPLES
+    parser.add_argument(
+        "image", metavar="IMAGE", type=Path, help="NIfTI, NRRD, MHA/MHD, a DICOM folder, or .npz of the MedSAM challenges"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="MASK", type=Path, required=True,
+        help=".nii.gz, .nii, .nrrd, .mha: a map of labels 1, 2, ...; .seg.nrrd: named segments for 3D Slicer. "
+        "A file of that name is replaced, when the new one is whole",
+    )  # fmt: skip
+    add_prompt_arguments(parser)
+    add_engine_arguments(parser)
+    volume = parser.add_argument_group("how the image is seen")
+    volume.add_argument(
+        "--axis", choices=AXES, help="slicing axis: of the array (k is the file's slowest), or of the patient; default k"
+    )
+    volume.add_argument("--range", metavar="FIRST:LAST", help="stay within these slices, both included")
+    volume.add_argument(
+        "--window", default="auto", metavar="WINDOW",
+        help="auto (soft tissue for CT, else percentiles), percentiles, LOW:HIGH, or a preset in HU: "
+        + ", ".join(WINDOW_PRESETS),
+    )  # fmt: skip
+    volume.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    masks = parser.add_argument_group("how the masks are made")
+    masks.add_argument(
+        "--zoom", default="auto", metavar="auto|off|FACTOR",
+        help="look at a square FACTOR times the prompt instead of the whole slice; auto: as the model was trained",
+    )  # fmt: skip
+    masks.add_argument(
+        "--stop-after",
+        type=int,
+        default=3,
+        metavar="N",
+        help="end a direction after N slices without the object; 0: never; default 3",
+    )
+    masks.add_argument("--no-fill-holes", action="store_true", help="leave small holes in the masks open")
+    masks.add_argument("--keep-all", action="store_true", help="keep every piece of an object, not only the largest")
+    results = parser.add_argument_group("what else to write")
+    results.add_argument("--preview", metavar="FILE.png", type=Path, help="a contact sheet of slices with contours")
+    results.add_argument(
+        "--report", metavar="FILE.json", type=Path, help="prompts, model, versions, confidence per slice, volumes, timings"
+    )
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which weights, on which processor: the same for every command that runs a network."""
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--model", default="nano", metavar="ID|FILE", help="a model of `medsam2 models`, or a checkpoint; default nano"
+    )
+    group.add_argument(
+        "--network",
+        choices=tuple(NETWORKS),
+        metavar="NAME",
+        help=f"what a FILE is for, where it fits several: {', '.join(NETWORKS)}",
+    )
+    group.add_argument("--device", default="auto", choices=DEVICES, help="auto takes a GPU if there is one")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads; default: as many as there are cores")
+
+
+def run(args: argparse.Namespace) -> int:
+    perform(args)
+    return 0
+
+
+def perform(args: argparse.Namespace) -> Outcome:
+    """Segments as the arguments say, and prints what came of it; also for `demo`."""
+    started = time.perf_counter()
+    timings: dict[str, float] = {}
+    from MedSAM2Lib.cli.inputs import read_inputs, request_of
+
+    request = request_of(args)
+    inputs = read_inputs(request)
+    timings["read_image"] = time.perf_counter() - started
+    from MedSAM2Lib.cli.segmentation import segment  # torch: not before the request is known to be sound
+
+    timings["import_torch"] = time.perf_counter() - started - timings["read_image"]
+    outcome = segment(request, inputs, timings, started)
+    _print_outcome(outcome)
+    return outcome
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    width = max(len(summary.name) for summary in outcome.summaries)
+    for summary in outcome.summaries:
+        if summary.slices is None:
+            print(f"{summary.name:{width}}  nothing found")
+            continue
+        first, last = summary.slices
+        print(
+            f"{summary.name:{width}}  slices {first}..{last} ({summary.slice_count})  {_volume(summary.volume_ml):>9} mL  "
+            f"confidence {summary.confidence:.2f}"
+        )
+    for path, what in outcome.written:
+        print(f"wrote {path}{f' ({what})' if what else ''}")
+
+
+def _volume(ml: float) -> str:
+    """Three digits that mean something."""
+    return f"{ml:.0f}" if ml >= 100 else f"{ml:.3g}"

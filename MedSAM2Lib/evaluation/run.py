@@ -1,0 +1,178 @@
+"""One case through a session: every structure from its simulated prompt, corrected as a person would, beside baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from MedSAM2Lib.errors import OptionError, PromptError
+from MedSAM2Lib.evaluation.baselines import BASELINES
+from MedSAM2Lib.evaluation.cases import LoadedCase, Target
+from MedSAM2Lib.evaluation.corrections import WORST_BY, WorstBy, next_correction
+from MedSAM2Lib.evaluation.manifest import Case
+from MedSAM2Lib.evaluation.prompting import (
+    PROMPT_KINDS,
+    SLICE_CHOICES,
+    PromptKind,
+    SimulatedPrompt,
+    SliceChoice,
+    prompt_slices,
+    reference_box,
+    simulate_prompt,
+    structure_generator,
+)
+from MedSAM2Lib.evaluation.rows import MODEL, Agreement, Row, agreement
+from MedSAM2Lib.inference.session import Session
+from MedSAM2Lib.prompts import Box
+from MedSAM2Lib.volume import Volume
+
+__all__ = ["Protocol", "StructureResult", "evaluate_case", "window_of"]
+
+_BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How prompts are made and what happens after them."""
+
+    prompt: PromptKind = "box"
+    slice: SliceChoice = "suggested"
+    every: float | None = None  # prompt a random share 0..1 of the slices with the object instead of one slice
+    corrections: int = 0
+    worst: WorstBy = "dice"  # which slice is corrected
+    window: str = "auto"  # as `intensity.resolve_window` takes it, or `display`: the manifest's, where it has one
+    seed: int = 0  # of jitter and random slices
+
+    def __post_init__(self) -> None:
+        _check_choice("prompt", self.prompt, PROMPT_KINDS)
+        _check_choice("slice", self.slice, SLICE_CHOICES)
+        _check_choice("worst", self.worst, WORST_BY)
+        if self.every is not None and not 0 < self.every <= 1:
+            raise OptionError(f"The share of prompted slices must be above 0 and at most 1, but {self.every:g} came.")
+        if self.corrections < 0:
+            raise OptionError(f"The number of corrections must be 0 or more, but {self.corrections} came.")
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """A structure's rows (the baselines' and one per correction) and what a picture of it needs."""
+
+    rows: tuple[Row, ...]
+    mask: _BoolArray = field(repr=False)  # (k, j, i), after the last correction
+    target: Target
+    prompts: tuple[SimulatedPrompt, ...]  # corrections too
+
+
+def evaluate_case(session: Session, loaded: LoadedCase, protocol: Protocol) -> Iterator[StructureResult | str]:
+    """Yields a result per structure, or a sentence why there is none.
+
+    The session takes the case's volume; structures share its image features wherever they share the view.
+    """
+    session.set_volume(loaded.volume, axis="k", window=window_of(loaded.case, protocol))
+    for target in loaded.targets:
+        try:
+            yield _evaluate_structure(session, loaded, target, protocol)
+        except PromptError as error:
+            yield f"Case {loaded.case.id!r}, structure {target.structure.name!r}: {error}"
+        finally:
+            session.reset()
+
+
+def window_of(case: Case, protocol: Protocol) -> str:
+    """The window of a case, as `intensity.resolve_window` takes it."""
+    if protocol.window != "display":
+        return protocol.window
+    return "auto" if case.display_window is None else f"{case.display_window[0]}:{case.display_window[1]}"
+
+
+def _evaluate_structure(session: Session, loaded: LoadedCase, target: Target, protocol: Protocol) -> StructureResult:
+    name, reference, spacing = target.structure.name, target.reference, loaded.volume.geometry.spacing
+    prompts = list(_first_prompts(loaded, target, protocol))
+    slices = tuple(prompt.slice_index for prompt in prompts)
+    first_prompts = len(prompts)
+
+    def row(method: str, mask: _BoolArray, corrections: int, seconds: float | None) -> Row:
+        scores = agreement(mask, reference, spacing, slices)
+        return _row(scores, loaded, target, method, corrections, first_prompts + corrections, slices, seconds)
+
+    # 1. The baselines, from a box
+    box = _baseline_box(prompts, target)
+    rows = [row(method, baseline(box, loaded.volume), 0, None) for method, baseline in BASELINES.items()]
+    # 2. The model, from the first prompts
+    seconds, mask = _segment(session, name, prompts)
+    rows.append(row(MODEL, mask, 0, seconds))
+    # 3. Corrections
+    for number in range(1, protocol.corrections + 1):
+        click = next_correction(mask, reference, spacing, protocol.worst)
+        if click is None:  # nothing is wrong any more
+            rows.append(row(MODEL, mask, number, 0.0))
+            continue
+        prompts.append(click)
+        seconds, mask = _segment(session, name, [click])
+        rows.append(row(MODEL, mask, number, seconds))
+    return StructureResult(tuple(rows), mask, target, tuple(prompts))
+
+
+def _segment(session: Session, name: str, prompts: Sequence[SimulatedPrompt]) -> tuple[float, _BoolArray]:
+    """Seconds from the prompts to the mask of the volume, and that mask."""
+    begun = time.perf_counter()
+    for prompt in prompts:
+        session.add_prompt(name, prompt)
+    for _ in session.propagate([name]):
+        pass
+    mask = session.mask(name)
+    return time.perf_counter() - begun, mask
+
+
+def _first_prompts(loaded: LoadedCase, target: Target, protocol: Protocol) -> Iterator[SimulatedPrompt]:
+    generator = structure_generator(protocol.seed, loaded.case.id, target.structure.name)
+    in_plane = loaded.volume.geometry.spacing[:2]
+    for index in prompt_slices(target.reference, target.structure, protocol.slice, protocol.every, generator):
+        yield simulate_prompt(protocol.prompt, index, target.reference[index], in_plane, target.structure, generator)
+
+
+def _baseline_box(prompts: Sequence[SimulatedPrompt], target: Target) -> Box:
+    """The model's own box; where it got no box, the tight one on the slice that shows most of the object."""
+    largest = max(prompts, key=lambda prompt: np.count_nonzero(target.reference[prompt.slice_index]))
+    if isinstance(largest, Box):
+        return largest
+    return reference_box(target.reference[largest.slice_index], largest.slice_index)
+
+
+def _row(
+    scores: Agreement,
+    loaded: LoadedCase,
+    target: Target,
+    method: str,
+    corrections: int,
+    prompts: int,
+    slices: tuple[int, ...],
+    seconds: float | None,
+) -> Row:
+    case, volume = loaded.case, loaded.volume
+    return Row(
+        **asdict(scores),
+        case=case.id,
+        structure=target.structure.name,
+        modality=case.modality,
+        anatomy=case.anatomy,
+        method=method,
+        corrections=corrections,
+        prompts=prompts,
+        prompted_slices=slices,
+        reference_ml=_volume_ml(target.reference, volume),
+        seconds=seconds,
+    )
+
+
+def _volume_ml(mask: _BoolArray, volume: Volume) -> float:
+    return int(np.count_nonzero(mask)) * volume.geometry.voxel_volume_ml
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise OptionError(f"Unknown {what} {value!r}: use one of {', '.join(choices)}.")

@@ -1,0 +1,68 @@
+"""The recipe of the network that ships: what it is trained on, what is held out, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from MedSAM2Lib.atomic import atomic_path
+from MedSAM2Lib.checkpoints.loading import save_checkpoint
+from MedSAM2Lib.network.build import build_network, initialise
+from MedSAM2Lib.network.config import network_config
+from MedSAM2Lib.training.clips import ClipSource
+from MedSAM2Lib.training.curve import plot_learning_curve
+from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.validation import ClipValidation
+
+__all__ = ["HELD_OUT", "NANO_PLAN", "train_nano"]
+
+# Whole patients, of every larger source of ../shared/train: what the learning curve is measured on.
+HELD_OUT = (
+    "ct_headneck_kbp100",
+    "ct_headneck_kbp104",
+    "ct_headneck_kbp115",
+    "ct_headneck_kbp116",
+    "mr_ms_patient19_flair",
+    "mr_ms_patient19_t1",
+    "mr_ms_patient19_t1post",
+    "mr_ms_patient19_t2",
+    "mr_cord_unf01_t1w",
+    "mr_cord_unf01_t2star",
+    "mr_cord_unf01_t2w",
+    "labels_head_synthseg19",
+    "labels_head_synthseg20",
+)
+
+NANO_PLAN = TrainingPlan(steps=11_000, single_slice_steps=3_500)
+
+
+def train_nano(
+    data: Path,
+    folder: Path,
+    plan: TrainingPlan,
+    *,
+    device: torch.device,
+    held_out: tuple[str, ...] = HELD_OUT,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Trains nano on a folder of volumes (layout: ../shared/train/README.md) and on synthetic patients.
+
+    Goes on where an interrupted run in `folder` stopped. Returns the path of the finished weights, `nano.pt`, beside
+    which `log.csv` and `curve.png` tell how they came about. Raises TrainingError.
+    """
+    torch.manual_seed(plan.seed)
+    network = initialise(build_network(network_config("nano"))).to(device)
+    side = network.config.image_size
+    source = ClipSource(data, held_out=held_out, seed=plan.seed)
+    source.preload()  # once, before the workers fork
+    validate = None
+    if held_out:
+        validate = ClipValidation(ClipSource(data, held_out=source.volume_names, only=("scan", "label map")).sample_batch, side)
+    trained = train(network, source.sample_batch, plan, folder, validate=validate, report=report)
+    weights = folder / "nano.pt"
+    with atomic_path(weights) as temporary:
+        save_checkpoint(trained, "nano", temporary)
+    plot_learning_curve(folder / "log.csv", folder / "curve.png")
+    return weights

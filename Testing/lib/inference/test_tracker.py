@@ -1,0 +1,118 @@
+"""What the tracker remembers. What it computes is compared with the reference implementations in `network/parity`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from MedSAM2Lib.inference.tracker import Tracker
+from MedSAM2Lib.memory.bank import RecentBank
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
+from Testing.lib.network.parity.drivers import points
+from Testing.lib.network.parity.weights import SMALL, random_network, random_slices
+
+BOX = points((30, 40, 2), (90, 100, 3))
+CLICK = points((50, 60, 1))
+COUNT = 6
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def a_network() -> SAM2:
+    return random_network(SMALL)
+
+
+@pytest.fixture(scope="module")
+def features(a_network: SAM2) -> list[ImageFeatures]:
+    with torch.no_grad():
+        encoded = a_network.encode_image(random_slices(COUNT, SMALL))
+    return [encoded.row(index) for index in range(COUNT)]
+
+
+@pytest.fixture
+def a_bank() -> RecentBank:
+    return RecentBank(SMALL.memory_slots, SMALL.max_object_pointers)
+
+
+@pytest.fixture
+def a_tracker(a_network: SAM2, a_bank: RecentBank) -> Tracker:
+    return Tracker(a_network, a_bank, COUNT)
+
+
+def test_a_prompted_slice_waits_for_the_next_pass_to_become_conditioning(
+    a_tracker: Tracker, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    assert not a_tracker.bank.conditioning
+    a_tracker.start_pass(1)
+    assert list(a_tracker.bank.conditioning) == [0]
+
+
+def test_tracking_without_a_new_pass_sees_the_last_prompts_too(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    a_tracker.track(1, features[1], 1)
+    assert list(a_tracker.bank.conditioning) == [0]
+    assert not a_tracker.pending
+
+
+def test_of_several_prompts_on_a_slice_the_last_is_remembered(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    last = a_tracker.prompt(0, features[0], CLICK)
+    a_tracker.start_pass(1)
+    assert torch.equal(a_tracker.bank.conditioning[0].pointer, last.pointer)
+
+
+def test_a_slice_prompted_before_any_pass_sees_no_memory(
+    a_network: SAM2, a_tracker: Tracker, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    second = a_tracker.prompt(3, features[3], BOX)
+    alone = a_network.predict(a_network.without_memory(features[3].stride16), features[3], BOX)
+    assert torch.equal(second.logits, alone.logits)
+
+
+def test_passes_do_not_depend_on_earlier_passes(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+    def upwards() -> list[Tensor]:
+        a_tracker.start_pass(1)
+        return [a_tracker.track(index, features[index], 1).logits for index in range(1, COUNT)]
+
+    a_tracker.prompt(0, features[0], BOX)
+    assert all(torch.equal(first, second) for first, second in zip(upwards(), upwards(), strict=True))
+
+
+def test_memories_are_kept_in_bfloat16_unless_asked_otherwise(
+    a_network: SAM2, a_tracker: Tracker, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    assert a_tracker.pending[0].map.dtype == torch.bfloat16
+    exact = Tracker(a_network, a_tracker.bank, COUNT, memory_dtype=None)
+    exact.prompt(0, features[0], BOX)
+    assert exact.pending[0].map.dtype == torch.float32
+
+
+def test_memories_made_anew_through_the_same_view_are_the_same(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+    logits = {0: a_tracker.prompt(0, features[0], BOX).logits}
+    for index in range(1, COUNT - 1):
+        logits[index] = a_tracker.track(index, features[index], 1).logits
+    before = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
+    a_tracker.reframe(COUNT - 1, 1, features.__getitem__, logits.__getitem__, is_stale=lambda index: True)
+    after = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_only_stale_memories_are_made_anew(a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]) -> None:
+    logits = {0: a_tracker.prompt(0, features[0], BOX).logits}
+    for index in range(1, COUNT):
+        logits[index] = a_tracker.track(index, features[index], 1).logits
+    maps = {index: entry.map for index, entry in a_bank.tracked[1].items()}
+    a_tracker.reframe(COUNT, 1, lambda index: features[0], logits.__getitem__, is_stale=lambda index: index == 3)
+    changed = [index for index, entry in a_bank.tracked[1].items() if not torch.equal(entry.map, maps[index])]
+    assert changed == [3]
