@@ -105,7 +105,7 @@ def make_phantom(seed: int = 0) -> Phantom:
             there = np.isin(tissue, [_TISSUES.index(part) for part in parts])
             if name.endswith("kidney"):
                 there &= (x > 0) == name.startswith("left")
-            truth[name][k] = _mean_of_subsamples(there.astype(np.float32)) >= 0.5
+            truth[name][k] = _mean_of_subsamples(there.astype(np.float32)) > 0.5
     image = _blurred_in_plane(image) + _NOISE_HU * _correlated_noise(generator)
     geometry = Geometry(
         _SHAPE_KJI,

@@ -65,7 +65,7 @@ NETWORKS: dict[str, NetworkConfig] = {
     # Trained by this project (MedSAM2Lib.training). Windows divide the grids of 128 and 256 pixels, so nothing is
     # padded at either; a narrow decoder, because one object in a zoomed crop is a small world.
     "nano": NetworkConfig(
-        trunk=TrunkConfig(48, 1, (1, 2, 6, 1), (5, 7, 9), (8, 4, 8, 4), (8, 8)),
+        trunk=TrunkConfig(48, 1, (1, 2, 6, 1), (5, 7), (8, 4, 8, 4), (8, 8)),
         image_size=128,
         hidden_dim=128,
         memory_dim=64,

@@ -6,6 +6,8 @@ Ryali et al., arXiv 2306.00989, as SAM 2 uses it (Ravi et al., arXiv 2408.00714,
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,28 +27,28 @@ def _pool(x: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(upper[:, :, ::2], upper[:, :, 1::2]), torch.maximum(lower[:, :, ::2], lower[:, :, 1::2]))
 
 
-def _to_windows(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
-    """(B, H, W, C) to (B * windows, window, window, C) and the padded (H, W).
-
-    Grids that windows do not fill are padded with zeros at the bottom and right. The padding is *not* masked in the
-    attention (its keys and values are the projection's bias): the published weights were trained that way.
-    """
-    batch, height, width, channels = x.shape
-    if height % window or width % window:  # padding by nothing would still copy
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-    rows, columns = x.shape[1] // window, x.shape[2] // window
-    x = x.reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
-    return x.reshape(-1, window, window, channels), (rows * window, columns * window)
+def _to_windows(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, H, W, C) to (B * windows, height, width, C); the windows fill the grid."""
+    batch, rows, columns, channels = x.shape
+    x = x.reshape(batch, rows // height, height, columns // width, width, channels).transpose(2, 3)
+    return x.reshape(-1, height, width, channels).contiguous()  # a single window is a strided view still
 
 
-def _from_windows(x: Tensor, window: int, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    rows, columns = padded[0] // window, padded[1] // window
-    x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).transpose(2, 3)
-    return x.reshape(-1, *padded, x.shape[-1])[:, : size[0], : size[1]]
+def _from_windows(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B * windows, height, width, C) back to (B, rows, columns, C)."""
+    height, width, channels = x.shape[1:]
+    x = x.reshape(-1, rows // height, columns // width, height, width, channels).transpose(2, 3)
+    return x.reshape(-1, rows, columns, channels)
+
+
+def _spans(length: int, window: int) -> list[tuple[int, int, int]]:
+    """(start, end, side of its windows) of the part that whole windows fill, and of what is left beyond it."""
+    filled = length - length % window
+    return [(start, end, side) for start, end, side in ((0, filled, window), (filled, length, length % window)) if start < end]
 
 
 class MultiScaleAttention(nn.Module):
-    """Attention inside a window; with `pool_queries` the result has half the window's side."""
+    """Attention inside a window; with `pool_queries` the result has half the window's sides."""
 
     def __init__(self, dim_in: int, dim_out: int, heads: int, pool_queries: bool) -> None:
         super().__init__()
@@ -55,18 +57,30 @@ class MultiScaleAttention(nn.Module):
         self.qkv = nn.Linear(dim_in, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, dim_in) to (B, h', w', dim_out)."""
+    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
+        """(B, h, w, dim_in) to (B, h', w', dim_out).
+
+        padding  tokens of zeros that belong to the window as well. They are *not* masked: the published weights were
+                 trained with them. Their keys and values are the projection's bias, all the same, so one of them stands
+                 for all when its score is raised by the logarithm of their number
+        """
         batch, height, width, _ = x.shape
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, h, w, dim_out)
         if self.pool_queries:
             q = _pool(q)
             height, width = q.shape[1:3]
+        k, v = k.flatten(1, 2), v.flatten(1, 2)
+        mask = None
+        if padding:
+            _, padded_k, padded_v = self.qkv.bias.to(k.dtype).expand(batch, 1, -1).chunk(3, dim=-1)
+            k, v = torch.cat((k, padded_k), dim=1), torch.cat((v, padded_v), dim=1)
+            mask = k.new_zeros(1, 1, 1, k.shape[1])
+            mask[..., -1] = math.log(padding)
 
         def split(t: Tensor) -> Tensor:  # (B, heads, tokens, dim_out / heads)
             return t.reshape(batch, -1, self.heads, t.shape[-1] // self.heads).transpose(1, 2)
 
-        attended = F.scaled_dot_product_attention(split(q), split(k), split(v))
+        attended = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
         return out
 
@@ -97,15 +111,27 @@ class MultiScaleBlock(nn.Module):
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
+        """Inside windows that start at the top left. Where they do not fill the grid, those at the bottom and the right
+        are completed by tokens of zeros, which are counted, not computed."""
         if self.window == 0:
             attended: Tensor = self.attn(x)
             return attended
-        height, width = x.shape[1:3]
-        windows, padded = _to_windows(x, self.window)
-        attended = self.attn(windows)
-        if not self.pools:
-            return _from_windows(attended, self.window, padded, (height, width))
-        return _from_windows(attended, self.window // 2, (padded[0] // 2, padded[1] // 2), (height // 2, width // 2))
+        rows = [
+            _joined([self._attend_in_windows(x[:, top:bottom, left:right], height, width)
+                     for left, right, width in _spans(x.shape[2], self.window)], dim=2)
+            for top, bottom, height in _spans(x.shape[1], self.window)
+        ]  # fmt: skip
+        return _joined(rows, dim=1)
+
+    def _attend_in_windows(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Windows of height x width tokens that fill x; the rest of a whole window is padding."""
+        attended = self.attn(_to_windows(x, height, width), padding=self.window**2 - height * width)
+        shrink = 2 if self.pools else 1
+        return _from_windows(attended, x.shape[1] // shrink, x.shape[2] // shrink)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 class PatchEmbed(nn.Module):

@@ -66,7 +66,7 @@ class PromptEncoder(nn.Module):
         # One padding token always ends the sequence: where SAM had boxes, SAM 2 sends corners as points and pads.
         points = F.pad(points, (0, 0, 0, 1))
         labels = F.pad(labels, (0, 1), value=PointLabel.PADDING)
-        encoded = self.pe_layer((points + 0.5) / self.image_size)  # (B, N + 1, C)
+        encoded: Tensor = self.pe_layer((points + 0.5) / self.image_size)  # (B, N + 1, C)
         table = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         return encoded * (labels >= 0)[..., None] + table[labels.long() + 1]
 

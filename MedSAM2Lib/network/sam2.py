@@ -91,8 +91,9 @@ class SAM2(nn.Module):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
-        stride4, stride8, stride16 = self.image_encoder(images)
-        return ImageFeatures(stride16, self.sam_mask_decoder.conv_s1(stride8), self.sam_mask_decoder.conv_s0(stride4))
+        decoder = self.sam_mask_decoder
+        stride4, stride8, stride16 = self.image_encoder(images, decoder.conv_s0, decoder.conv_s1)
+        return ImageFeatures(stride16, stride8, stride4)
 
     def without_memory(self, stride16: Tensor) -> Tensor:
         """Features of a slice that is segmented from its prompt alone, (B, C, h, w)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -177,9 +178,9 @@ def _resume(path: Path, network: SAM2, averaged: torch.nn.Module, optimizer: tor
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"{path} does not hold a run of this network ({error}); name another folder or remove the file."
+            f"{path} does not hold a run of this network ({str(error).splitlines()[0]}); name another folder or remove the file."
         ) from error
 
 
