@@ -238,8 +238,9 @@ class Session:
         """
         plan = self.plan(objects, first, last)
         for target in {name: self._object(name) for name, _ in plan}.values():
-            for direction in (1, -1):
-                target.tracker.start_pass(direction)
+            with torch.inference_mode():
+                for direction in (1, -1):
+                    target.tracker.start_pass(direction)
         absent: dict[tuple[str, int], int] = {}
         for position, (name, (index, direction)) in enumerate(plan):
             target = self._object(name)

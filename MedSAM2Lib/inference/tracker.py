@@ -41,7 +41,9 @@ class Tracker:
     slice_count: int
     memory_dtype: torch.dtype | None = torch.bfloat16
     tracked_direction: dict[int, int] = field(default_factory=dict)  # slice index -> direction of its last pass
-    pending: dict[int, MemoryEntry] = field(default_factory=dict)  # of slices prompted since the last pass, by slice index
+    # By slice index, of slices prompted since the last pass: features (B, C, h, w) and answer. A memory is made of them
+    # when the pass begins, so that a person who clicks does not wait for it.
+    pending: dict[int, tuple[Tensor, MaskPrediction]] = field(default_factory=dict)
 
     def prompt(
         self, slice_index: int, features: ImageFeatures, points: PointTensors, previous_logits: Tensor | None = None
@@ -58,20 +60,20 @@ class Tracker:
         else:
             conditioned = self._condition(slice_index, features, direction)
         prediction = self.network.predict(conditioned, features, points, previous_logits)
-        self._remember_prompted(slice_index, features, prediction)
+        self.pending[slice_index] = features.stride16, prediction
         return prediction
 
     def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor) -> MaskPrediction:
         """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
-        self._remember_prompted(slice_index, features, prediction)
+        self.pending[slice_index] = features.stride16, prediction
         return prediction
 
     def track(self, slice_index: int, features: ImageFeatures, direction: int) -> MaskPrediction:
         """The mask from memories alone, going in `direction` (+1 or -1)."""
         self._settle()
         prediction = self.network.predict(self._condition(slice_index, features, direction), features)
-        entry = self._entry(slice_index, features, prediction, prompted=False)
+        entry = self._entry(slice_index, features.stride16, prediction, prompted=False)
         self.bank.insert(entry, direction)
         self.tracked_direction[slice_index] = direction
         return prediction
@@ -114,17 +116,14 @@ class Tracker:
         selection = self.bank.select(slice_index, direction, self.slice_count)
         return condition(self.network, features.stride16, selection, self.slice_count)
 
-    def _remember_prompted(self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction) -> None:
-        self.pending[slice_index] = self._entry(slice_index, features, prediction, prompted=True)
-
     def _settle(self) -> None:
         """What was prompted since the last pass takes its place among the memories."""
-        for entry in self.pending.values():
-            self.bank.add_conditioning(entry)
+        for slice_index, (stride16, prediction) in self.pending.items():
+            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, prompted=True))
         self.pending.clear()
 
-    def _entry(self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction, prompted: bool) -> MemoryEntry:
-        memory = self.network.encode_memory(features.stride16, prediction.logits, prediction.object_score, prompted)
+    def _entry(self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, prompted: bool) -> MemoryEntry:
+        memory = self.network.encode_memory(stride16, prediction.logits, prediction.object_score, prompted)
         return MemoryEntry(slice_index, self._stored(memory), prediction.pointer, prediction.iou, prediction.object_score)
 
     def _stored(self, memory: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ NETWORKS: dict[str, NetworkConfig] = {
         memory_dim=64,
         memory_layers=2,
         feedforward_dim=512,
+        max_object_pointers=8,  # as far as the clips it was trained on reach
         box_as_mask=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),

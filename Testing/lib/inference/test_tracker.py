@@ -91,11 +91,11 @@ def test_passes_do_not_depend_on_earlier_passes(a_tracker: Tracker, features: li
 def test_memories_are_kept_in_bfloat16_unless_asked_otherwise(
     a_network: SAM2, a_tracker: Tracker, features: list[ImageFeatures]
 ) -> None:
-    a_tracker.prompt(0, features[0], BOX)
-    assert a_tracker.pending[0].map.dtype == torch.bfloat16
-    exact = Tracker(a_network, a_tracker.bank, COUNT, memory_dtype=None)
-    exact.prompt(0, features[0], BOX)
-    assert exact.pending[0].map.dtype == torch.float32
+    exact = Tracker(a_network, RecentBank(7, 16), COUNT, memory_dtype=None)
+    for tracker, dtype in ((a_tracker, torch.bfloat16), (exact, torch.float32)):
+        tracker.prompt(0, features[0], BOX)
+        tracker.start_pass(1)
+        assert tracker.bank.conditioning[0].map.dtype == dtype
 
 
 def test_memories_made_anew_through_the_same_view_are_the_same(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
