@@ -260,7 +260,9 @@ class Session:
             self.embeddings.prefetch(ahead, view)
             features = self.embeddings.features(index, view)
             self._refresh_memories(target, index, direction)
-            prediction = target.tracker.track(index, features, direction)
+            neighbour = target.records.get(index - direction)
+            hint = None if neighbour is None else self._logits_through(neighbour, view)
+            prediction = target.tracker.track(index, features, direction, hint)
             mask = self._to_mask(prediction.logits, view)
             if not view.cuts(mask):
                 return self._record(target, index, view, prediction, mask, prompted=False)

@@ -25,6 +25,7 @@ from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTe
 
 __all__ = ["Tracker"]
 
+ROUGH_MASK_BOUND = 10.0  # likewise for the mask of a neighbouring slice, which is no more than a hint
 PREVIOUS_LOGITS_BOUND = 32.0  # previous logits are clamped to +- this before they become a mask prompt (SAM 2)
 
 
@@ -69,10 +70,19 @@ class Tracker:
         self.pending[slice_index] = features.stride16, prediction
         return prediction
 
-    def track(self, slice_index: int, features: ImageFeatures, direction: int) -> MaskPrediction:
-        """The mask from memories alone, going in `direction` (+1 or -1)."""
+    def track(
+        self, slice_index: int, features: ImageFeatures, direction: int, neighbour_logits: Tensor | None = None
+    ) -> MaskPrediction:
+        """The mask from memories alone, going in `direction` (+1 or -1).
+
+        neighbour_logits  (B, 1, S / 4, S / 4) of the slice before, for a network that follows its mask; others ignore it
+        """
         self._settle()
-        prediction = self.network.predict(self._condition(slice_index, features, direction), features)
+        rough_mask = None
+        if self.network.config.follow_mask and neighbour_logits is not None:
+            rough_mask = neighbour_logits.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
+        conditioned = self._condition(slice_index, features, direction)
+        prediction = self.network.predict(conditioned, features, mask=rough_mask)
         entry = self._entry(slice_index, features.stride16, prediction, prompted=False)
         self.bank.insert(entry, direction)
         self.tracked_direction[slice_index] = direction

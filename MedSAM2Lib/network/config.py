@@ -43,6 +43,8 @@ class NetworkConfig:
     absent_object_embedding: bool = True
     # True: a box also enters as a rough mask, so that a small network need not learn to find its corners.
     box_as_mask: bool = False
+    # True: the mask of the slice before enters likewise, beside the memories, so that a small network need not find it.
+    follow_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -73,6 +75,7 @@ NETWORKS: dict[str, NetworkConfig] = {
         feedforward_dim=512,
         max_object_pointers=8,  # as far as the clips it was trained on reach
         box_as_mask=True,
+        follow_mask=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
     **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},

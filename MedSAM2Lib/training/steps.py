@@ -71,12 +71,13 @@ def track_clip(
         if index == 0:
             prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
         else:
-            prediction = tracker.track(index, features[index], direction=1)
+            prediction = tracker.track(index, features[index], 1, prediction.logits.detach())
         on_prediction(prediction, index)
         if index == corrected:
             predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
             points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
-            on_prediction(tracker.prompt(index, features[index], points, prediction.logits.detach()), index)
+            prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())
+            on_prediction(prediction, index)
 
 
 def _first_prompt(
