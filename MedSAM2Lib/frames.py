@@ -58,6 +58,12 @@ class View:
         grown = max(factor * max(self.height, self.width) / max(x1 - x0 + 1, y1 - y0 + 1), 1.0)
         return View.around((x0, y0, x1, y1), grown, rows, columns)
 
+    def shows(self, box: tuple[float, float, float, float]) -> bool:
+        """Whether a box (x0, y0, x1, y1) lies within this view; pixels reach half a pixel around their centres."""
+        x0, y0, x1, y1 = box
+        across = self.column - 0.5 <= x0 and x1 <= self.column + self.width - 0.5
+        return across and self.row - 0.5 <= y0 and y1 <= self.row + self.height - 0.5
+
     def cuts(self, mask: npt.NDArray[np.bool_]) -> bool:
         """Whether a mask (rows, columns) reaches an edge of this view beyond which the slice goes on."""
         rows, columns = mask.shape
@@ -107,10 +113,14 @@ def slice_to_frame(pixels: npt.NDArray[np.uint8], view: View, image_size: int) -
 
 
 def mask_to_frame(mask: npt.NDArray[np.bool_], view: View, image_size: int) -> Tensor:
-    """(rows, columns) bool to (1, S, S) float 0 or 1: bilinear with antialiasing, then thresholded at a half (SAM 2)."""
+    """(rows, columns) bool to (1, S, S) float 0 or 1: bilinear with antialiasing, then thresholded at a half (SAM 2).
+
+    A mask so fine that it would vanish keeps the pixels that it covers most.
+    """
     shown = torch.from_numpy(_cut(mask, view).astype(np.float32))
     if shown.shape != (image_size, image_size):
-        shown = (_resize(shown, image_size) >= 0.5).float()
+        covered = _resize(shown, image_size)
+        shown = ((covered >= covered.max().clamp(max=0.5)) & (covered > 0)).float()
     return shown[None]
 
 

@@ -43,6 +43,7 @@ _HU = {
     "bowel gas": -850.0,
     "stomach": 15.0,
     "stomach wall": 75.0,
+    "stomach gas": -850.0,
     "liver": 110.0,
     "liver vessels": 165.0,
     "tumour": 60.0,
@@ -66,7 +67,9 @@ _STRUCTURES = {
     "spleen": ("spleen",),
     "left kidney": ("kidney cortex", "kidney medulla"),
     "right kidney": ("kidney cortex", "kidney medulla"),
+    "stomach": ("stomach", "stomach wall", "stomach gas"),
     "aorta": ("aorta",),
+    "vena cava": ("vena cava",),
 }
 
 
@@ -295,7 +298,7 @@ def _stomach(room: _Shape, near: _Near) -> list[tuple[str, _Shape]]:
     x, y, z = near(52, -28, 30)
     wall = _both(_either(_ellipsoid((x, y, z), (42, 34, 44)), _ellipsoid((x - 42, y - 16, z - 34), (46, 24, 24))), room)
     lumen = _both(_either(_ellipsoid((x, y, z), (37, 29, 39)), _ellipsoid((x - 42, y - 16, z - 34), (41, 19, 19))), wall)
-    return [("stomach wall", wall), ("stomach", lumen), ("bowel gas", _both(lumen, _where(lambda px, py, pz: py < y - 18)))]
+    return [("stomach wall", wall), ("stomach", lumen), ("stomach gas", _both(lumen, _where(lambda px, py, pz: py < y - 18)))]
 
 
 def _liver(generator: np.random.Generator, room: _Shape, near: _Near, about: _About) -> list[tuple[str, _Shape]]:

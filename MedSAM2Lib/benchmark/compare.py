@@ -73,8 +73,14 @@ class Comparison:
     timings: tuple[Timing, ...]
     slices: int
     encoder_runs: int  # of one object, a correction and a second pass in one session; as many as slices
-    object_encoder_runs: int  # of several objects in one session
+    objects: int
+    object_slices: int  # with the prompted one
+    object_encoder_runs: int  # of all objects in one session; as many as those slices
     lowest_dice: float | None  # over the slices of the first pass, between our masks and the reference's
+
+    @property
+    def each_slice_encoded_once(self) -> bool:
+        return (self.encoder_runs, self.object_encoder_runs) == (self.slices, self.object_slices)
 
 
 def reference_is_installed() -> bool:
@@ -109,7 +115,15 @@ def compare(
         runs = ours.session.embeddings.encoded
         measure(f"{plan.objects} objects, per slice", ours.objects(volume), lambda meta: meta.objects())
     agreement = None if theirs is None else _lowest_dice(ours.masks, theirs.masks)
-    return Comparison(tuple(timings), plan.slices, runs, ours.session.embeddings.encoded, agreement)
+    return Comparison(
+        timings=tuple(timings),
+        slices=plan.slices,
+        encoder_runs=runs,
+        objects=plan.objects,
+        object_slices=plan.object_slices + 1,
+        object_encoder_runs=ours.session.embeddings.encoded,
+        lowest_dice=agreement,
+    )
 
 
 def _in_turns(name: str, ours: _Steps, theirs: _Steps | None, device: torch.device) -> Timing:

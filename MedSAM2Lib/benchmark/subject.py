@@ -32,7 +32,8 @@ _NOISE = 20.0  # standard deviation, of 1000 from black to white
 
 def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
     """A network in evaluation mode whose weights depend on the seed alone."""
-    network = build_network(config)
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator when they are made
+        network = build_network(config)
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: Tensor, std: float, mean: float = 0.0) -> None:

@@ -1,16 +1,127 @@
-"""`medsam2 benchmark`: speed and memory of this machine, beside the reference implementation."""
+"""`medsam2 benchmark`: speed and memory on this machine, as ratios to Meta's implementation."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedSAM2Lib.cli.segment import DEVICES
+from MedSAM2Lib.network.config import NETWORKS
+
+if TYPE_CHECKING:
+    from MedSAM2Lib.benchmark.compare import Comparison, Timing
+    from MedSAM2Lib.benchmark.memory import PeakMemory
+    from MedSAM2Lib.checkpoints.loading import LoadedModel
 
 NAME = "benchmark"
 HELP = "measure speed and memory, as ratios to Meta's implementation where it is installed"
 
+_MORE = """
+Both do every step in turns, in float32, on the same weights, slices, prompts and threads; a ratio is the median over such
+pairs, and above 1 where this library is faster. The reference is Meta's package, which only this command and the tests use:
+  pip install --no-deps sam2==1.1.0 && pip install hydra-core iopath pillow tqdm
+
+examples:
+  medsam2 benchmark                            two to three minutes on two processor cores
+  medsam2 benchmark --memory --threads 2       also the peak memory of a 512 x 512 x 300 volume: some ten minutes more
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.usage = "medsam2 benchmark [options]"
+    parser.epilog = _MORE
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of a slice and of the network's image, with random weights; default: the network's own",
+    )
+    parser.add_argument("--slices", type=int, default=12, metavar="N", help="default 12")
+    parser.add_argument(
+        "--model",
+        default="medsam2",
+        metavar="ID|FILE",
+        help="default medsam2; random weights of its network where it is not on this machine",
+    )
+    parser.add_argument("--network", choices=tuple(NETWORKS), metavar="NAME", help="what a FILE is for, where it fits several")
+    parser.add_argument("--random-weights", action="store_true", help="random weights in any case: time does not depend on them")
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="default cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads; default: as many as there are cores")
+    parser.add_argument("--no-reference", action="store_true", help="this library alone")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of a large volume, in a process of its own")
+    parser.add_argument("--memory-slices", type=int, default=300, metavar="N", help="slices of that volume; default 300")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="the same figures as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    return 0
+    import torch
+
+    from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
+    from MedSAM2Lib.benchmark.memory import measure_peak_memory
+    from MedSAM2Lib.benchmark.report import check_report_path, network_name, prepare, write_report
+    from MedSAM2Lib.cli.console import tell
+
+    # 1. What is asked for
+    if args.json is not None:
+        check_report_path(args.json)
+    plan = Plan(slices=args.slices)
+    model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
+    with_reference = reference_is_installed() and not args.no_reference and not model.network.config.box_as_mask
+    # 2. Measure
+    comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
+    _print_comparison(model, comparison, torch.get_num_threads())
+    if not with_reference:
+        print(_why_no_reference(model, asked_for=not args.no_reference))
+    memory = None
+    if args.memory:
+        tell(f"measuring: peak memory of {args.memory_slices} slices, which takes some minutes")
+        memory = measure_peak_memory(network_name(model), model.network.config.image_size, args.memory_slices, args.threads)
+        _print_memory(memory)
+    # 3. Keep
+    if args.json is not None:
+        write_report(args.json, model, comparison, memory)
+        print(f"wrote {args.json}")
+    return 0 if comparison.each_slice_encoded_once else 1
+
+
+def _print_comparison(model: LoadedModel, comparison: Comparison, threads: int) -> None:
+    size = model.network.config.image_size
+    where = f"{model.network.device}, {threads} {'thread' if threads == 1 else 'threads'}, float32"
+    print(f"{model.name} at {size} pixels, {comparison.slices} slices, {where}\n")
+    print(f"{'':44}{'ours':>10}{'reference':>12}{'ratio':>8}")
+    for timing in comparison.timings:
+        print(_line(timing))
+    once = "each slice once" if comparison.each_slice_encoded_once else "NOT each slice once"
+    print(f"\nencoder runs, {once}:")
+    print(f"  {comparison.encoder_runs} for {comparison.slices} slices (a prompt, a pass, a correction, a second pass)")
+    print(f"  {comparison.object_encoder_runs} for {comparison.object_slices} slices ({comparison.objects} objects)")
+    if comparison.lowest_dice is not None:
+        print(f"masks agree with the reference: Dice {comparison.lowest_dice:.5f} on the slice where they differ most")
+
+
+def _line(timing: Timing) -> str:
+    reference = "-" if timing.reference is None else f"{timing.reference * 1000:.0f} ms"
+    ratio = "-" if timing.ratio is None else f"{timing.ratio:.2f}"
+    return f"{timing.name:44}{timing.ours * 1000:>7.0f} ms{reference:>12}{ratio:>8}"
+
+
+def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
+    if not asked_for:
+        return "\nno reference was asked for"
+    if model.network.config.box_as_mask:
+        return f"\nMeta's implementation cannot run {model.name}, which is this project's own; take --model medsam2"
+    return (
+        "\nratios need Meta's package: pip install --no-deps sam2==1.1.0 && pip install hydra-core iopath pillow tqdm, "
+        "then run this again"
+    )
+
+
+def _print_memory(memory: PeakMemory | None) -> None:
+    if memory is None:
+        print("peak memory: this system does not tell")
+        return
+    print(
+        f"peak memory of a {memory.rows} x {memory.columns} x {memory.slices} volume: {memory.peak_gib:.2f} GiB "
+        f"({memory.before_gib:.2f} GiB before the volume)"
+    )

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.cli import segment
 from MedSAM2Lib.cli.console import tell
-from MedSAM2Lib.errors import OutputError
+from MedSAM2Lib.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from MedSAM2Lib.phantom import Phantom
@@ -27,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from MedSAM2Lib.errors import OptionError
     from MedSAM2Lib.metrics import dice
     from MedSAM2Lib.phantom import make_phantom
 
     if args.seed < 0:
         raise OptionError(f"--seed must be 0 or more, but {args.seed} came.")
+    weights_path(args.model)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

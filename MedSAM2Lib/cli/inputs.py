@@ -88,9 +88,11 @@ def request_of(args: argparse.Namespace) -> Request:
 def read_inputs(request: Request) -> Inputs:
     """Reads what the request names. Raises MedSAM2Error where it cannot be done, without having touched anything."""
     _check_outputs(request)
+    tell(f"reading {request.image}")
     volume = read_volume(request.image, request.series)
     k, j, i = volume.geometry.shape
-    tell(f"read {request.image}: {i} x {j} x {k} voxels (i, j, k)")
+    spacing = " x ".join(f"{mm:.3g}" for mm in volume.geometry.spacing)
+    tell(f"image: {i} x {j} x {k} voxels (i, j, k) of {spacing} mm")
     axis = _slicing_axis(request, volume)
     prompts = _resolved(request.prompts, volume, axis)
     _check_range(request.prompts, prompts, volume.geometry.shape[axis])

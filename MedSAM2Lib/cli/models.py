@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
+from MedSAM2Lib.errors import CheckpointError
 from MedSAM2Lib.network.config import NETWORKS
 
 NAME = "models"
@@ -52,6 +53,7 @@ def _verify(args: argparse.Namespace) -> int:
     from MedSAM2Lib.checkpoints.loading import load_model
 
     model = load_model(args.model, torch.device("cpu"), args.network)
+    check_hash(args.model, model.sha256)
     published = next((known for known in MODELS.values() if known.sha256 == model.sha256), None)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     namesake = next((known for known in MODELS.values() if known.sha256 and known.file_name == model.path.name), None)
@@ -66,6 +68,16 @@ def _verify(args: argparse.Namespace) -> int:
     print(f"network   {network_name(model.network.config)}, {parameters / 1e6:.1f} million parameters")
     print("loads     yes: every key and shape fits, every weight is finite")
     return 0
+
+
+def check_hash(asked: str, sha256: str) -> None:
+    """Raises CheckpointError where a model asked for by its id is not the file that this version was made with."""
+    known = MODELS.get(asked)
+    if known is not None and known.sha256 is not None and known.sha256 != sha256:
+        raise CheckpointError(
+            f"The file of {asked} should have the SHA-256 {known.sha256[:16]}..., but it has {sha256[:16]}...; "
+            "install MedSAM2 again."
+        )
 
 
 def network_name(config: object) -> str:

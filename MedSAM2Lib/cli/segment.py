@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAM2Lib.cli.console import tell
 from MedSAM2Lib.cli.prompt_options import add_prompt_arguments
 from MedSAM2Lib.network.config import NETWORKS
 
@@ -104,6 +105,7 @@ def perform(args: argparse.Namespace) -> Outcome:
     request = request_of(args)
     inputs = read_inputs(request)
     timings["read_image"] = time.perf_counter() - started
+    tell(f"loading {request.model}")
     from MedSAM2Lib.cli.segmentation import segment  # torch: not before the request is known to be sound
 
     timings["import_torch"] = time.perf_counter() - started - timings["read_image"]

@@ -48,7 +48,7 @@ def segment(request: Request, inputs: Inputs, timings: dict[str, float], started
     with timed(timings, "load_model"):
         model = _load(request)
     window = inputs.window
-    tell(f"loaded {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, slices along {axis}")
+    tell(f"model: {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, slices along {axis}")
     # 2. The prompted slices
     session = Session(model, _session_options(request, model))
     session.set_volume(inputs.volume, axis, request.window)

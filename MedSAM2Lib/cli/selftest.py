@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAM2Lib.cli.console import tell
+from MedSAM2Lib.cli.models import check_hash
 from MedSAM2Lib.cli.segment import add_engine_arguments
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _check_model(state: _State) -> str:
         torch.set_num_threads(state.args.threads)
     device = choose_device(state.args.device)
     state.model = load_model(state.args.model, device, state.args.network)
+    check_hash(state.args.model, state.model.sha256)
     return f"{state.model.name} (sha256 {state.model.sha256[:12]}...) loads and runs on {device}"
 
 

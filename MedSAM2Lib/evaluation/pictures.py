@@ -57,10 +57,12 @@ class PictureBook:
         )
 
     def write_contact_sheet(self, path: Path, rows: Sequence[Row]) -> bool:
-        """Three columns: best, median, worst. False where no structure has a picture."""
+        """Three columns: best, median, worst in 3D (on the slice, where there is no volume). False where no structure has a
+        picture."""
         from PIL import Image, ImageDraw, ImageFont
 
         pictured = [row for row in _last_rows(rows) if self.path(row.case, row.structure).exists()]
+        pictured = [row for row in pictured if row.dice is not None] or pictured
         if not pictured:
             return False
         columns = {title: self._column(chosen) for title, chosen in best_median_worst(pictured, _PER_COLUMN).items()}

@@ -29,7 +29,7 @@ class Embeddings:
         self._network = network
         self._read_slice = read_slice
         self._byte_budget = byte_budget
-        self._batch = batch
+        self.batch = batch
         self._kept: OrderedDict[tuple[int, View], ImageFeatures] = OrderedDict()
         self._kept_bytes = 0
         self.encoded = 0  # slices sent through the encoder so far
@@ -43,9 +43,9 @@ class Embeddings:
         return self._kept[key]
 
     def prefetch(self, slice_indices: Sequence[int], view: View) -> None:
-        """Encodes the first of these slices that are missing, as many as go through the encoder at once."""
-        missing = [index for index in slice_indices[: self._batch] if (index, view) not in self._kept]
-        if len(missing) > 1:
+        """When the first of these slices is missing: encodes it and those that follow, as many as are encoded at once."""
+        missing = [index for index in slice_indices[: self.batch] if (index, view) not in self._kept]
+        if len(missing) > 1 and missing[0] == slice_indices[0]:  # else full batches would be followed by small ones
             self._encode(missing, view)
 
     def _encode(self, slice_indices: Sequence[int], view: View) -> None:

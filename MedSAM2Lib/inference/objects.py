@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,9 @@ class SliceResult:
 
 @dataclass(frozen=True)
 class SliceRecord:
-    """What is kept of a segmented slice: enough to correct it, or to see it through another view."""
+    """What is kept of a segmented slice: its mask, and enough to correct it, or to see it through another view."""
 
+    mask: npt.NDArray[np.bool_]  # (rows, columns)
     logits: Tensor  # (1, 1, S / 4, S / 4) float16 on the CPU
     view: View
     confidence: SliceConfidence
@@ -45,19 +46,47 @@ class SliceRecord:
 
 @dataclass
 class SegmentedObject:
-    """One thing to segment. `mask` is (slices, rows, columns) along the session's slicing axis."""
+    """One thing to segment. The slices that have no record are empty."""
 
     name: str
     tracker: Tracker
     view: View
-    mask: npt.NDArray[np.bool_]
     records: dict[int, SliceRecord] = field(default_factory=dict)
     boxes: dict[int, Box] = field(default_factory=dict)  # by slice; clicks refine the box of their slice
-    clicks: dict[int, list[Points]] = field(default_factory=dict)
-    memory_views: dict[int, View] = field(default_factory=dict)  # through which view a slice's memory was made
+    clicks: dict[int, tuple[Points, ...]] = field(default_factory=dict)
     limits: tuple[int, int] | None = None  # slices that a 3D box allows
+
+    def copy(self) -> SegmentedObject:
+        """One that can be changed without changing this one; what is kept of a slice never changes, so it is shared."""
+        return replace(
+            self,
+            tracker=self.tracker.copy(),
+            records=dict(self.records),
+            boxes=dict(self.boxes),
+            clicks=dict(self.clicks),
+        )
 
     @property
     def prompted(self) -> list[int]:
         """Slices on which a person spoke."""
-        return [index for index, record in self.records.items() if record.confidence.prompted]
+        return [index for index in self.records if self.is_prompted(index)]
+
+    @property
+    def painted(self) -> list[int]:
+        """Slices whose mask is the one that a person painted."""
+        return [index for index in self.prompted if index not in self.boxes and index not in self.clicks]
+
+    def is_prompted(self, index: int) -> bool:
+        record = self.records.get(index)
+        return record is not None and record.confidence.prompted
+
+    def may_track(self, index: int) -> bool:
+        """Whether a pass may segment a slice: no person spoke on it, and it lies within a 3D box, if there is one."""
+        low, high = self.limits or (index, index)
+        return low <= index <= high and not self.is_prompted(index)
+
+    def forget(self, index: int) -> None:
+        """The slice becomes empty, as if it had never been segmented."""
+        for kept in (self.records, self.boxes, self.clicks):
+            kept.pop(index, None)
+        self.tracker.forget(index)

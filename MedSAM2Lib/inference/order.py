@@ -22,10 +22,10 @@ def outward(prompted: Collection[int], first: int, last: int) -> Iterator[Step]:
     starts = sorted(prompted)
     upward: list[Step] = []
     downward: list[Step] = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
+    for start, following in zip_longest(starts, starts[1:]):
         end = last if following is None else (start + following) // 2
         upward += [(index, 1) for index in range(max(start + 1, first), min(end, last) + 1)]
-    for start, previous in zip(reversed(starts), [*reversed(starts[:-1]), None], strict=True):
+    for start, previous in zip_longest(reversed(starts), reversed(starts[:-1])):
         end = first if previous is None else (previous + start) // 2 + 1
         downward += [(index, -1) for index in range(min(start - 1, last), max(end, first) - 1, -1)]
     for pair in zip_longest(upward, downward):

@@ -7,13 +7,17 @@
         show(result)
     mask = session.mask("liver")        # (k, j, i) bool
 
-Prompts are checked at this door; a prompt that does not fit raises PromptError and changes nothing.
+Prompts are checked at this door; a prompt that does not fit raises PromptError and changes nothing. Nor does a call that
+is interrupted or runs out of memory: work is done on a copy of the object, which takes its place at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +34,7 @@ from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.intensity import apply_window, resolve_window
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.network.prompt_encoder import PointLabel
-from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import MaskPrediction, PointTensors
 from MedSAM2Lib.postprocess import fill_holes, largest_component
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
 from MedSAM2Lib.volume import Volume
@@ -49,10 +53,28 @@ class SessionOptions:
     cache_bytes: int = 2 * 2**30  # image features kept
     encoder_batch: int | None = None  # slices encoded at once; None: 1 on a CPU, 8 on a GPU
 
+    def __post_init__(self) -> None:
+        if self.zoom is not None and not 1 <= self.zoom < math.inf:
+            raise OptionError(f"The zoom is None for the whole slice, or a number from 1, but {self.zoom} came.")
+        least = {"stop_after": 0, "fill_hole_cells": 0, "cache_bytes": 0, "encoder_batch": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise OptionError(f"The option {name} must be at least {lowest}, but {value} came.")
 
+
+_LARGEST_LOGIT = 1024.0  # of logits that are kept, as float16; the same that an absent object has everywhere
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
+
+
+@dataclass
+class _Run:
+    """How far an object was followed in one direction."""
+
+    last: int | None = None  # the slice segmented last
+    absent: int = 0  # slices in a row without the object
 
 
 class Session:
@@ -112,10 +134,13 @@ class Session:
         prompt is a correction: it sees the object's memories, clicks also the mask they correct.
         """
         self._checked_volume()
-        limits = (prompt.first, prompt.last) if isinstance(prompt, Box3D) else None
         simple = self._checked(prompt)
-        target = self._objects.get(name) or self._new_object(name, simple)
-        target.limits = limits or target.limits
+        known = self._objects.get(name)
+        target = self._new_object(name, simple) if known is None else known.copy()
+        if isinstance(prompt, Box3D):
+            self._keep_within(target, prompt.first, prompt.last)
+        if not target.view.shows(_extent(simple)):
+            target.view = self._widened(target.view, _extent(simple))
         result = self._adopt(target, simple) if isinstance(simple, MaskPrompt) else self._answer(target, simple)
         self._objects[name] = target
         return result
@@ -123,66 +148,68 @@ class Session:
     def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
         """The mask from a slice's box and clicks, in a view wide enough to show it whole."""
         index = prompt.slice_index
+        corrected = None
         if isinstance(prompt, Box):  # says anew where the object is; what the slice had is not worth keeping
-            target.boxes[index], target.clicks[index] = prompt, []
+            target.boxes[index] = prompt
+            target.clicks.pop(index, None)
         else:
-            target.clicks.setdefault(index, []).append(prompt)
-        corrected = None if isinstance(prompt, Box) else target.records.get(index)
+            target.clicks[index] = (*target.clicks.get(index, ()), prompt)
+            corrected = target.records.get(index)
         while True:
             view = target.view
-            self._refresh_memories(target, index, target.tracker.tracked_direction.get(index, 1))
+            self._refresh_memories(target, index, target.tracker.tracked_direction.get(index))
             points = self._point_tensors(target, index, view)
             previous = None if corrected is None else self._logits_through(corrected, view)
-            prediction = target.tracker.prompt(index, self.embeddings.features(index, view), points, previous)
+            prediction = target.tracker.prompt(index, self.embeddings.features(index, view), points, previous, view)
             mask = self._to_mask(prediction.logits, view)
             if not view.cuts(mask):
                 return self._record(target, index, view, prediction, mask, prompted=True)
-            target.view = self._widened(view, mask)
+            target.view = self._widened(view, _bounding_box(mask))
 
     def _adopt(self, target: SegmentedObject, prompt: MaskPrompt) -> SliceResult:
         """Takes a painted mask as the slice's answer, to the pixel."""
+        if target.view.cuts(prompt.mask):
+            target.view = self._widened(target.view, _bounding_box(prompt.mask))
         index, view = prompt.slice_index, target.view
-        if view.cuts(prompt.mask):
-            view = target.view = self._widened(view, prompt.mask)
         target.boxes.pop(index, None)
         target.clicks.pop(index, None)
         frame = mask_to_frame(prompt.mask, view, self._network.config.image_size)
         features = self.embeddings.features(index, view)
-        prediction = target.tracker.adopt_mask(index, features, frame[None].to(self._network.device))
+        prediction = target.tracker.adopt_mask(index, features, frame[None].to(self._network.device), view)
         return self._record(target, index, view, prediction, prompt.mask.copy(), prompted=True)
+
+    def _keep_within(self, target: SegmentedObject, first: int, last: int) -> None:
+        """Limits an object to slices; those on which a person spoke stay."""
+        target.limits = first, last
+        for index in set(target.records) - set(target.prompted):
+            if not first <= index <= last:
+                target.forget(index)
 
     def _new_object(self, name: str, prompt: Box | Points | MaskPrompt) -> SegmentedObject:
         if not name:
             raise PromptError("An object needs a name; give one before the first prompt.")
-        view = self._first_view(prompt)
-        mask = np.zeros((self.slice_count, *self.slice_shape), dtype=bool)
-        return SegmentedObject(name, self._new_tracker(), view, mask)
+        return SegmentedObject(name, self._new_tracker(), self._first_view(prompt))
 
     def _new_tracker(self) -> Tracker:
         config = self._network.config
         return Tracker(self._network, RecentBank(config.memory_slots, config.max_object_pointers), self.slice_count)
 
     def _first_view(self, prompt: Box | Points | MaskPrompt) -> View:
-        whole = View.whole(*self.slice_shape)
-        zoom = self.options.zoom
-        if zoom is None:
-            return whole
-        if isinstance(prompt, Box):
-            return View.around((prompt.x0, prompt.y0, prompt.x1, prompt.y1), zoom, *self.slice_shape)
-        if isinstance(prompt, MaskPrompt):
-            return View.around(_bounding_box(prompt.mask), zoom, *self.slice_shape)
-        return self._surest_view(prompt)
+        if self.options.zoom is None:
+            return View.whole(*self.slice_shape)
+        if isinstance(prompt, Points):
+            return self._surest_view(prompt)
+        return View.around(_extent(prompt), self.options.zoom, *self.slice_shape)
 
     def _surest_view(self, prompt: Points) -> View:
         """Around the clicks, the view in which the network expects its mask to be best."""
-        box = (min(prompt.xs), min(prompt.ys), max(prompt.xs), max(prompt.ys))
+        box = _extent(prompt)
         longest = max(box[2] - box[0] + 1, box[3] - box[1] + 1)
         sides = [max(share * max(self.slice_shape) / longest, _WIDEN_FACTOR) for share in _CLICK_VIEW_SHARES]
         views = {View.around(box, zoom, *self.slice_shape) for zoom in sides}
 
         def expected_iou(view: View) -> float:
-            trial = SegmentedObject("trial", self._new_tracker(), view, np.zeros((self.slice_count, 0, 0), dtype=bool))
-            trial.clicks[prompt.slice_index] = [prompt]
+            trial = SegmentedObject("trial", self._new_tracker(), view, clicks={prompt.slice_index: (prompt,)})
             features = self.embeddings.features(prompt.slice_index, view)
             points = self._point_tensors(trial, prompt.slice_index, view)
             prediction = trial.tracker.prompt(prompt.slice_index, features, points)
@@ -198,13 +225,12 @@ class Session:
         if box := target.boxes.get(index):
             coordinates.append(view.box_to_frame((box.x0, box.y0, box.x1, box.y1), side))
             labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
-        for points in target.clicks.get(index, []):
+        for points in target.clicks.get(index, ()):
             coordinates.append(view.to_frame(points.xs, points.ys, side))
             labels += [PointLabel.POSITIVE if positive else PointLabel.NEGATIVE for positive in points.labels]
         device = self._network.device
-        return PointTensors(
-            torch.from_numpy(np.concatenate(coordinates))[None].to(device), torch.tensor([labels], dtype=torch.int32, device=device)
-        )
+        placed = torch.from_numpy(np.concatenate(coordinates))[None].to(device)
+        return PointTensors(placed, torch.tensor([labels], dtype=torch.int32, device=device))
 
     # ── propagation ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,75 +253,109 @@ class Session:
 
     def propagate(
         self, objects: Sequence[str] | None = None, first: int | None = None, last: int | None = None
-    ) -> Iterator[SliceResult]:
+    ) -> Generator[SliceResult, None, None]:
         """Segments the slices around the prompts, in both directions, and yields each as it is ready.
 
         objects      names; None for all. Objects share the image features of a slice
         first, last  slices to stay within, inclusive; None for the ends of the volume
 
         Stopping the iteration is the way to cancel: what was yielded stays, the rest is as before. A direction ends
-        after `stop_after` slices in a row without the object; the slices beyond it become empty.
+        after `stop_after` slices in a row without the object; the slices beyond it become empty. While it goes on, a
+        slice that is prompted is passed over, as is an object that is removed; a reset or another volume ends it.
         """
-        plan = self.plan(objects, first, last)
-        for target in {name: self._object(name) for name, _ in plan}.values():
-            with torch.inference_mode():
-                for direction in (1, -1):
-                    target.tracker.start_pass(direction)
-        absent: dict[tuple[str, int], int] = {}
+        return self._propagate(self.plan(objects, first, last))
+
+    def _propagate(self, plan: Sequence[tuple[str, Step]]) -> Generator[SliceResult, None, None]:
+        objects = self._objects  # a reset makes another
+        for name in dict.fromkeys(name for name, _ in plan):
+            self._start_passes(name)
+        runs: dict[tuple[str, int], _Run] = {}
         for position, (name, (index, direction)) in enumerate(plan):
-            target = self._object(name)
-            if self.options.stop_after and absent.get((name, direction), 0) >= self.options.stop_after:
-                self._forget_slice(target, index)
+            if self._objects is not objects:
+                return
+            if name not in objects or not objects[name].may_track(index):
                 continue
-            ahead = [step[0] for other, step in plan[position:] if other == name and step[1] == direction]
-            result = self._track(target, index, direction, ahead)
-            seen = result.mask.any()
-            absent[name, direction] = 0 if seen else absent.get((name, direction), 0) + 1
+            run = runs.setdefault((name, direction), _Run())
+            if objects[name].is_prompted(index - direction):
+                run.last, run.absent = index - direction, 0
+            if self.options.stop_after and run.absent >= self.options.stop_after:
+                self._forget_slice(name, index)
+                continue
+            ahead = (step[0] for other, step in islice(plan, position, None) if other == name and step[1] == direction)
+            coming = list(islice(ahead, self.embeddings.batch))
+            result = self._track(name, index, direction, coming, follows=run.last == index - direction)
+            run.last, run.absent = index, 0 if result.mask.any() else run.absent + 1
             yield result
 
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[SegmentedObject]:
+        """A copy of an object to work on, which takes its place when all went well."""
+        target = self._object(name).copy()
+        yield target
+        self._objects[name] = target
+
     @torch.inference_mode()
-    def _track(self, target: SegmentedObject, index: int, direction: int, ahead: Sequence[int]) -> SliceResult:
-        while True:
-            view = target.view
-            self.embeddings.prefetch(ahead, view)
-            features = self.embeddings.features(index, view)
-            self._refresh_memories(target, index, direction)
-            neighbour = target.records.get(index - direction)
-            hint = None if neighbour is None else self._logits_through(neighbour, view)
-            prediction = target.tracker.track(index, features, direction, hint)
-            mask = self._to_mask(prediction.logits, view)
-            if not view.cuts(mask):
-                return self._record(target, index, view, prediction, mask, prompted=False)
-            target.view = self._widened(view, mask)
+    def _start_passes(self, name: str) -> None:
+        with self._changing(name) as target:
+            for direction in (1, -1):
+                target.tracker.start_pass(direction)
 
-    def _widened(self, view: View, mask: npt.NDArray[np.bool_]) -> View:
-        return view.widened(_bounding_box(mask), _WIDEN_FACTOR, *self.slice_shape)
+    def _forget_slice(self, name: str, index: int) -> None:
+        with self._changing(name) as target:
+            target.forget(index)
 
-    def _refresh_memories(self, target: SegmentedObject, index: int, direction: int) -> None:
-        """Memories made through an earlier, narrower view are made anew before a slice looks at them."""
+    @torch.inference_mode()
+    def _track(self, name: str, index: int, direction: int, coming: Sequence[int], follows: bool) -> SliceResult:
+        """The mask of a slice from the object's memories.
 
-        def encode_stale(other: int) -> ImageFeatures:
-            target.memory_views[other] = target.view
-            return self.embeddings.features(other, target.view)
+        coming   this slice and those after it in this direction, as far as they are encoded at once
+        follows  the slice before was segmented in this pass, or is prompted
+        """
+        with self._changing(name) as target:
+            neighbour = target.records.get(index - direction) if follows else None
+            while True:
+                view = target.view
+                self.embeddings.prefetch(coming, view)
+                features = self.embeddings.features(index, view)
+                self._refresh_memories(target, index, direction)
+                hint = None if neighbour is None else self._logits_through(neighbour, view)
+                prediction = target.tracker.track(index, features, direction, hint, view)
+                mask = self._to_mask(prediction.logits, view)
+                if not view.cuts(mask):
+                    return self._record(target, index, view, prediction, mask, prompted=False)
+                target.view = self._widened(view, _bounding_box(mask))
 
+    def _widened(self, view: View, box: tuple[float, float, float, float]) -> View:
+        return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)
+
+    def _refresh_memories(self, target: SegmentedObject, index: int, direction: int | None) -> None:
+        """Memories made through an earlier, narrower view are made anew before a slice looks at them, in `direction`."""
+        if direction is None:  # a slice that was not tracked yet looks at none
+            return
+        view = target.view
         target.tracker.reframe(
             index,
             direction,
-            encode=encode_stale,
-            logits_of=lambda other: self._logits_through(target.records[other], target.view),
-            is_stale=lambda other: target.memory_views[other] != target.view,
+            view,
+            encode=lambda other: self.embeddings.features(other, view),
+            logits_of=lambda other: self._logits_through(target.records[other], view),
         )
-
-    def _forget_slice(self, target: SegmentedObject, index: int) -> None:
-        target.mask[index] = False
-        target.records.pop(index, None)
 
     # ── results ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def mask(self, name: str) -> npt.NDArray[np.bool_]:
         """(k, j, i) bool on the volume's grid, a copy; post-processed as the options say."""
-        mask: npt.NDArray[np.bool_] = np.ascontiguousarray(np.moveaxis(self._object(name).mask, 0, self._axis))
-        return largest_component(mask) if self.options.keep_largest else mask.copy()
+        target = self._object(name)
+        stack = np.zeros((self.slice_count, *self.slice_shape), dtype=bool)
+        for index, record in target.records.items():
+            stack[index] = record.mask
+        mask: npt.NDArray[np.bool_] = np.ascontiguousarray(np.moveaxis(stack, 0, self._axis))
+        if self.options.keep_largest:
+            mask = largest_component(mask)
+            by_slice = np.moveaxis(mask, self._axis, 0)
+            for index in target.painted:  # to the pixel, whatever else the object is
+                by_slice[index] = target.records[index].mask
+        return mask
 
     def confidence(self, name: str) -> dict[int, SliceConfidence]:
         """By slice index, for every slice that was segmented."""
@@ -313,10 +373,9 @@ class Session:
     ) -> SliceResult:
         """Keeps a slice's answer."""
         confidence = SliceConfidence(float(prediction.iou), float(prediction.object_score.sigmoid()), prompted)
-        target.records[index] = SliceRecord(prediction.logits.half().cpu(), view, confidence)
-        target.memory_views[index] = view
-        target.mask[index] = mask
-        return SliceResult(target.name, index, mask, confidence)
+        logits = prediction.logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half().cpu()
+        target.records[index] = SliceRecord(mask, logits, view, confidence)
+        return SliceResult(target.name, index, mask.copy(), confidence)
 
     def _to_mask(self, logits: Tensor, view: View) -> npt.NDArray[np.bool_]:
         mask: npt.NDArray[np.bool_] = (logits_to_slice(logits, view, *self.slice_shape) > 0).cpu().numpy()
@@ -353,7 +412,10 @@ class Session:
 
     def _checked(self, prompt: Prompt) -> Box | Points | MaskPrompt:
         """The prompt in its simplest form, sure to fit the volume."""
+        if not isinstance(prompt, (Box, Points, MaskPrompt, RecistLine, Box3D)):
+            raise PromptError(f"A prompt is a Box, Points, MaskPrompt, RecistLine or Box3D, but a {type(prompt).__name__} came.")
         if isinstance(prompt, Box3D):
+            self._check_slice(prompt.first)
             self._check_slice(prompt.last)
             prompt = prompt.middle_box()
         self._check_slice(prompt.slice_index)
@@ -366,14 +428,18 @@ class Session:
             self._check_inside("point", prompt.xs, prompt.ys)
         elif prompt.mask.shape != self.slice_shape:
             raise PromptError(
-                f"The mask prompt must have the slice's {self.slice_shape} rows and columns, but it has {prompt.mask.shape}."
+                f"The mask prompt must have the slice's {self.slice_shape} rows and columns, but it has {prompt.mask.shape}; "
+                "is it of another slicing axis?"
             )
+        elif prompt.mask.dtype != bool:
+            raise PromptError(f"A mask prompt is of type bool, but {prompt.mask.dtype} came; compare it with the label's value.")
         return prompt
 
     def _check_slice(self, index: int) -> None:
-        if not 0 <= index < self.slice_count:
+        if not isinstance(index, (int, np.integer)) or not 0 <= index < self.slice_count:
             raise PromptError(
-                f"The slice index must lie within 0..{self.slice_count - 1} along the slicing axis, but {index} came."
+                f"The slice index is a whole number within 0..{self.slice_count - 1} along the slicing axis, but {index} came; "
+                "give another slice, or choose another slicing axis."
             )
 
     def _check_inside(self, what: str, xs: Sequence[float], ys: Sequence[float]) -> None:
@@ -385,9 +451,18 @@ class Session:
             )
 
     def _clipped(self, box: Box) -> Box:
-        return Box(
-            box.slice_index, max(box.x0, 0), max(box.y0, 0), min(box.x1, self._columns - 1), min(box.y1, self._rows - 1)
-        )
+        x0, x1 = (min(max(x, 0), self._columns - 1) for x in (box.x0, box.x1))
+        y0, y1 = (min(max(y, 0), self._rows - 1) for y in (box.y0, box.y1))
+        return Box(box.slice_index, x0, y0, x1, y1)
+
+
+def _extent(prompt: Box | Points | MaskPrompt) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of what a prompt speaks of."""
+    if isinstance(prompt, Box):
+        return prompt.x0, prompt.y0, prompt.x1, prompt.y1
+    if isinstance(prompt, Points):
+        return min(prompt.xs), min(prompt.ys), max(prompt.xs), max(prompt.ys)
+    return _bounding_box(prompt.mask)
 
 
 def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:

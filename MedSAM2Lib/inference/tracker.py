@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.conditioning import condition
 from MedSAM2Lib.memory.bank import MemoryBank
 from MedSAM2Lib.memory.entry import MemoryEntry
@@ -42,16 +43,28 @@ class Tracker:
     slice_count: int
     memory_dtype: torch.dtype | None = torch.bfloat16
     tracked_direction: dict[int, int] = field(default_factory=dict)  # slice index -> direction of its last pass
-    # By slice index, of slices prompted since the last pass: features (B, C, h, w) and answer. A memory is made of them
-    # when the pass begins, so that a person who clicks does not wait for it.
-    pending: dict[int, tuple[Tensor, MaskPrediction]] = field(default_factory=dict)
+    # By slice index, of slices prompted since the last pass: features (B, C, h, w), answer and view. A memory is made of
+    # them when the pass begins, so that a person who clicks does not wait for it.
+    pending: dict[int, tuple[Tensor, MaskPrediction, View | None]] = field(default_factory=dict)
+
+    def copy(self) -> Tracker:
+        """A tracker that can be changed without changing this one; the network and the tensors are shared."""
+        return replace(
+            self, bank=self.bank.copy(), tracked_direction=dict(self.tracked_direction), pending=dict(self.pending)
+        )
 
     def prompt(
-        self, slice_index: int, features: ImageFeatures, points: PointTensors, previous_logits: Tensor | None = None
+        self,
+        slice_index: int,
+        features: ImageFeatures,
+        points: PointTensors,
+        previous_logits: Tensor | None = None,
+        view: View | None = None,
     ) -> MaskPrediction:
         """The mask from clicks or a box; the slice is conditioning from the next pass on.
 
         previous_logits  (B, 1, S / 4, S / 4) of this slice, where it has a mask that these points correct
+        view             through which the features see the slice, where there is more than one way
         """
         if previous_logits is not None:
             previous_logits = previous_logits.clamp(-PREVIOUS_LOGITS_BOUND, PREVIOUS_LOGITS_BOUND)
@@ -61,17 +74,24 @@ class Tracker:
         else:
             conditioned = self._condition(slice_index, features, direction)
         prediction = self.network.predict(conditioned, features, points, previous_logits)
-        self.pending[slice_index] = features.stride16, prediction
+        self.pending[slice_index] = features.stride16, prediction, view
         return prediction
 
-    def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor) -> MaskPrediction:
+    def adopt_mask(
+        self, slice_index: int, features: ImageFeatures, mask: Tensor, view: View | None = None
+    ) -> MaskPrediction:
         """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
-        self.pending[slice_index] = features.stride16, prediction
+        self.pending[slice_index] = features.stride16, prediction, view
         return prediction
 
     def track(
-        self, slice_index: int, features: ImageFeatures, direction: int, neighbour_logits: Tensor | None = None
+        self,
+        slice_index: int,
+        features: ImageFeatures,
+        direction: int,
+        neighbour_logits: Tensor | None = None,
+        view: View | None = None,
     ) -> MaskPrediction:
         """The mask from memories alone, going in `direction` (+1 or -1).
 
@@ -83,7 +103,7 @@ class Tracker:
             rough_mask = neighbour_logits.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
         conditioned = self._condition(slice_index, features, direction)
         prediction = self.network.predict(conditioned, features, mask=rough_mask)
-        entry = self._entry(slice_index, features.stride16, prediction, prompted=False)
+        entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
         self.bank.insert(entry, direction)
         self.tracked_direction[slice_index] = direction
         return prediction
@@ -95,28 +115,35 @@ class Tracker:
         for slice_index in self.bank.conditioning:
             self.tracked_direction[slice_index] = direction
 
+    def forget(self, slice_index: int) -> None:
+        """As if the slice had never been segmented."""
+        self.bank.forget(slice_index)
+        self.tracked_direction.pop(slice_index, None)
+        self.pending.pop(slice_index, None)
+
     def reframe(
         self,
         slice_index: int,
         direction: int,
+        view: View | None,
         encode: Callable[[int], ImageFeatures],
         logits_of: Callable[[int], Tensor],
-        is_stale: Callable[[int], bool],
     ) -> None:
-        """Makes the memories that a slice will see anew, after the view on the slices has changed.
+        """Makes the memories that a slice will see anew where they were made through another view.
 
         slice_index  the slice that goes on in `direction`
-        encode       features of a slice through the new view
-        logits_of    (B, 1, S / 4, S / 4) stored logits of a slice, resampled to the new view
-        is_stale     whether a slice's memory was made through another view; the others are left alone
+        view         the one through which the slice will be seen
+        encode       features of a slice through that view
+        logits_of    (B, 1, S / 4, S / 4) logits of a slice as seen through that view; where a person has spoken since the
+                     memory was made, they may be the newer ones
         """
         for entry, _ in self.bank.select(slice_index, direction, self.slice_count).maps:
             index = entry.slice_index
-            if not is_stale(index):
+            if entry.view == view:
                 continue
             prompted = index in self.bank.conditioning
             memory = self.network.encode_memory(encode(index).stride16, logits_of(index), entry.object_score, prompted)
-            remade = replace(entry, map=self._stored(memory))
+            remade = replace(entry, map=self._stored(memory), view=view)
             if prompted:
                 self.bank.conditioning[index] = remade
             else:
@@ -128,13 +155,16 @@ class Tracker:
 
     def _settle(self) -> None:
         """What was prompted since the last pass takes its place among the memories."""
-        for slice_index, (stride16, prediction) in self.pending.items():
-            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, prompted=True))
+        for slice_index, (stride16, prediction, view) in self.pending.items():
+            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, view, prompted=True))
         self.pending.clear()
 
-    def _entry(self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, prompted: bool) -> MemoryEntry:
-        memory = self.network.encode_memory(stride16, prediction.logits, prediction.object_score, prompted)
-        return MemoryEntry(slice_index, self._stored(memory), prediction.pointer, prediction.iou, prediction.object_score)
+    def _entry(
+        self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None, prompted: bool
+    ) -> MemoryEntry:
+        score = prediction.object_score
+        memory = self._stored(self.network.encode_memory(stride16, prediction.logits, score, prompted))
+        return MemoryEntry(slice_index, memory, prediction.pointer, prediction.iou, score, view)
 
     def _stored(self, memory: Tensor) -> Tensor:
         return memory if self.memory_dtype is None else memory.to(self.memory_dtype)

@@ -7,7 +7,7 @@ directions do not see each other's, as in MedSAM2's protocol of two passes with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from MedSAM2Lib.memory.entry import MemoryEntry
@@ -42,6 +42,9 @@ class MemoryBank(Protocol):
 
     def select(self, slice_index: int, direction: int, slice_count: int) -> Selection:
         """What slice `slice_index` of `slice_count` sees when tracked in `direction`."""
+
+    def copy(self) -> MemoryBank:
+        """A bank that can be changed without changing this one. Entries never change, so they are shared."""
 
 
 @dataclass
@@ -88,6 +91,10 @@ class RecentBank:
             if entry is not None:
                 pointers.append((entry, distance))
         return Selection(maps, pointers)
+
+    def copy(self) -> RecentBank:
+        tracked = {direction: dict(recent) for direction, recent in self.tracked.items()}
+        return replace(self, conditioning=dict(self.conditioning), tracked=tracked)
 
     def pointer_reach(self, slice_count: int) -> int:
         """The furthest distance of a tracked slice whose pointer is seen; it also scales their temporal position."""

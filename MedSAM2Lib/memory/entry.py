@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from MedSAM2Lib.frames import View
+
 __all__ = ["MemoryEntry"]
 
 
@@ -18,3 +20,4 @@ class MemoryEntry:
     pointer: Tensor  # (B, C) object pointer
     iou: Tensor  # (B,) expected IoU of the slice's mask
     object_score: Tensor  # (B,) logit
+    view: View | None = None  # through which the slice was seen when the map was made; None where there is only one way

@@ -45,7 +45,7 @@ class TrainingPlan:
     steps: int
     slices_per_step: int = 16  # a step holds slices_per_step / length clips
     single_slice_steps: int = 0  # first steps that train on single slices only
-    lengths: tuple[int, ...] = (1, 4, 6, 8)  # clip lengths afterwards, one drawn per step
+    lengths: tuple[int, ...] = (4, 6, 8)  # clip lengths afterwards, one drawn per step
     learning_rate: float = 5e-4
     warmup_steps: int = 300
     final_share: float = 0.02  # of the learning rate at the end of the cosine

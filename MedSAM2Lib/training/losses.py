@@ -24,11 +24,13 @@ class LossWeights:
     object: float = 1.0
     focal_alpha: float = 0.25  # share of the positive class
     focal_gamma: float = 2.0  # how little easy pixels count
+    absent: float = 0.0  # of the focal loss where the object is absent, so that its mask learns to vanish
 
 
 # From random weights, SAM 2's focal loss drowns small objects: after 750 steps at batch 24 most masks were empty.
 # Plain cross entropy (alpha 1/2, gamma 0) with Dice, as nnU-Net trains (Isensee et al. 2021), does not.
-FROM_SCRATCH = LossWeights(focal=2.0, focal_alpha=0.5, focal_gamma=0.0)
+# SAM 2 leaves an absent object to its object score alone; nano's masks then ran on far beyond the object's end.
+FROM_SCRATCH = LossWeights(focal=2.0, focal_alpha=0.5, focal_gamma=0.0, object=2.0, absent=1.0)
 
 
 def slice_loss(prediction: MaskPrediction, target: Tensor, weights: LossWeights) -> Tensor:
@@ -40,11 +42,13 @@ def slice_loss(prediction: MaskPrediction, target: Tensor, weights: LossWeights)
     wanted = target[:, None].float().expand_as(logits)  # (B, M, S, S)
     present = target.flatten(1).any(-1).float()  # (B,)
 
-    shape_loss = weights.focal * _focal(logits, wanted, weights) + weights.dice * _dice(logits, wanted)  # (B, M)
+    pixel_loss = weights.focal * _focal(logits, wanted, weights)  # (B, M)
+    shape_loss = pixel_loss + weights.dice * _dice(logits, wanted)
     best = shape_loss.argmin(-1, keepdim=True)
     iou_loss = (prediction.candidate_iou.float() - _iou(logits, wanted)).abs().mean(-1)
-    # An absent object has no shape to learn; only the object score speaks of it.
-    mask_loss = (shape_loss.gather(1, best)[:, 0] + weights.iou * iou_loss) * present
+    present_loss = shape_loss.gather(1, best)[:, 0] + weights.iou * iou_loss
+    # An absent object has no overlap to score, and Dice says nothing of an empty mask.
+    mask_loss = torch.where(present > 0, present_loss, weights.absent * pixel_loss.mean(-1))
     object_loss = F.binary_cross_entropy_with_logits(prediction.object_score.float(), present)
     return mask_loss.mean() + weights.object * object_loss
 

@@ -28,7 +28,7 @@ _AXIS_CHANCES = (0.74, 0.13, 0.13)  # of k, j, i there
 _STEP_MM = (0.8, 6.0)  # from slice to slice, as far as 1 to 3 voxels allow
 _LARGEST_STEP = 3
 _SMALLEST_AREA = 12  # voxels of the prompted slice; half of the largest area if the target never gets there
-_LEAVING_WEIGHT = 0.35  # of runs at whose end the target is gone, against runs where it is still there
+_LEAVING_WEIGHT = 0.8  # of runs at whose end the target is gone, against runs where it is still there
 
 # Which square.
 _CROP_FACTORS = (1.25, 2.6)  # side of the square over the longer side of the target's box

@@ -13,7 +13,9 @@ ORGAN_SIZES_ML = {
     "spleen": (70, 400),
     "left kidney": (90, 250),
     "right kidney": (90, 250),
+    "stomach": (150, 700),
     "aorta": (60, 200),
+    "vena cava": (60, 200),
 }
 
 

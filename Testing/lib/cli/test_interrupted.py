@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +31,16 @@ def a_long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
-    """The command as a process; `before` is Python that it runs first."""
+@contextlib.contextmanager
+def started(*arguments: object, before: str = "") -> Iterator[subprocess.Popen[str]]:
+    """The command as a process, which does not outlive the test; `before` is Python that it runs first."""
     program = f"{before}\nimport sys\nfrom MedSAM2Lib.cli.main import main\nsys.exit(main())"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> str:
@@ -50,10 +57,10 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
 
 def test_ctrl_c_in_the_middle_leaves_no_file(a_long_scan: Path, an_untrained_model: Path, tmp_path: Path) -> None:
     outputs = ["-o", tmp_path / "mask.nii.gz", "--preview", tmp_path / "p.png", "--report", tmp_path / "r.json"]
-    process = start("segment", a_long_scan, *outputs, "--model", an_untrained_model, "--box", "organ:200:12,11,36,29")
-    wait_for(process, "propagating: 10%")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=_PATIENCE_S)
+    with started("segment", a_long_scan, *outputs, "--model", an_untrained_model, "--box", "organ:200:12,11,36,29") as process:
+        wait_for(process, "propagating: 10%")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "medsam2: interrupted; no file was left half-written."
     assert "Traceback" not in err
@@ -73,10 +80,10 @@ def test_ctrl_c_while_writing_keeps_the_old_file(a_scan: Path, an_untrained_mode
         "    time.sleep(60)\n"
         "atomic._flush_to_disk = flush\n"
     )
-    process = start("segment", a_scan, "-o", mask, "--model", an_untrained_model, "--box", BOX, before=slow_to_write)
-    wait_for(process, "flushing")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=_PATIENCE_S)
+    with started("segment", a_scan, "-o", mask, "--model", an_untrained_model, "--box", BOX, before=slow_to_write) as process:
+        wait_for(process, "flushing")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 130
     assert [path.name for path in tmp_path.iterdir()] == ["mask.nrrd"]
     assert mask.read_text() == "old"
@@ -95,8 +102,9 @@ def _limited_to(size: int) -> str:
 def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(
     a_scan: Path, an_untrained_model: Path, tmp_path: Path, name: str
 ) -> None:
-    process = start("segment", a_scan, "-o", tmp_path / name, "--model", an_untrained_model, "--box", BOX, before=_limited_to(64))
-    out, err = process.communicate(timeout=_PATIENCE_S)
+    arguments = ["segment", a_scan, "-o", tmp_path / name, "--model", an_untrained_model, "--box", BOX]
+    with started(*arguments, before=_limited_to(64)) as process:
+        out, err = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("medsam2: error: ")
     assert "unexpected" not in err

@@ -149,17 +149,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_any_name_can_be_printed(encoding: str, tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom MedSAM2Lib.cli.main import main\n"
-        "sys.exit(main(['segment', '蛋.nrrd', '-o', 'm.nrrd', '--box', '肝:1:1,1,2,2']))"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        env={**environment(), "PYTHONIOENCODING": encoding},
-        cwd=tmp_path,
-        check=False,
-    )
+def test_any_name_can_be_printed(encoding: str, an_untrained_model: Path, tmp_path: Path) -> None:
+    arguments = ["segment", "蛋.nrrd", "-o", "m.nrrd", "--box", "肝:1:1,1,2,2", "--model", str(an_untrained_model)]
+    program = f"import sys\nfrom MedSAM2Lib.cli.main import main\nsys.exit(main({arguments!r}))"
+    encoded = {**environment(), "PYTHONIOENCODING": encoding}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, env=encoded, cwd=tmp_path, check=False)
     assert ended.returncode == 1
     assert b".nrrd does not exist" in ended.stderr

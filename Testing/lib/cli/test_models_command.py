@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from MedSAM2Lib.checkpoints import store
 from MedSAM2Lib.checkpoints.registry import MODELS
 from Testing.lib.cli.support import Command
 
@@ -47,3 +49,13 @@ def test_a_damaged_file_fails(medsam2: Command, an_untrained_model: Path, tmp_pa
 
 def test_an_unknown_model_is_a_usage_error(medsam2: Command) -> None:
     assert medsam2("models", "verify", "nanoo").status == 2
+
+
+def test_another_file_under_a_models_id_is_told(
+    medsam2: Command, an_untrained_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "nano", replace(MODELS["nano"], sha256="0" * 64))
+    monkeypatch.setattr(store, "resource_path", lambda *parts: an_untrained_model)
+    ended = medsam2("models", "verify", "nano")
+    assert ended.status == 1
+    assert "should have the SHA-256 0000000000000000..." in ended.err

@@ -47,8 +47,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(segment: Command, tmp_path:
     assert vessel.startswith("vessel: left  slices")
     assert mask == f"wrote {tmp_path / 'mask.nrrd'} (1 = organ, 2 = vessel: left)"
     assert (preview, report) == (f"wrote {tmp_path / 'p.png'}", f"wrote {tmp_path / 'r.json'}")
-    assert "6 x 40 x 48" not in ended.err
-    assert "48 x 40 x 6 voxels (i, j, k)" in ended.err
+    assert "image: 48 x 40 x 6 voxels (i, j, k) of 0.8 x 0.9 x 3 mm" in ended.err
     assert "propagating: done, 10 slices" in ended.err
     assert "\r" not in ended.err
 

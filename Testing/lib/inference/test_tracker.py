@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
@@ -17,6 +18,7 @@ from Testing.lib.network.parity.weights import SMALL, random_network, random_sli
 BOX = points((30, 40, 2), (90, 100, 3))
 CLICK = points((50, 60, 1))
 COUNT = 6
+NARROW, WIDE = View(10, 10, 20, 20), View(0, 0, 40, 40)
 
 
 @pytest.fixture(autouse=True)
@@ -98,21 +100,58 @@ def test_memories_are_kept_in_bfloat16_unless_asked_otherwise(
         assert tracker.bank.conditioning[0].map.dtype == dtype
 
 
-def test_memories_made_anew_through_the_same_view_are_the_same(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+def test_memories_made_anew_from_the_same_features_are_the_same(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
     logits = {0: a_tracker.prompt(0, features[0], BOX).logits}
     for index in range(1, COUNT - 1):
         logits[index] = a_tracker.track(index, features[index], 1).logits
     before = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
-    a_tracker.reframe(COUNT - 1, 1, features.__getitem__, logits.__getitem__, is_stale=lambda index: True)
+    a_tracker.reframe(COUNT - 1, 1, WIDE, features.__getitem__, logits.__getitem__)
     after = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
-def test_only_stale_memories_are_made_anew(a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]) -> None:
-    logits = {0: a_tracker.prompt(0, features[0], BOX).logits}
+def test_only_memories_of_another_view_are_made_anew(
+    a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]
+) -> None:
+    logits = {0: a_tracker.prompt(0, features[0], BOX, view=WIDE).logits}
     for index in range(1, COUNT):
-        logits[index] = a_tracker.track(index, features[index], 1).logits
+        view = NARROW if index == 3 else WIDE
+        logits[index] = a_tracker.track(index, features[index], 1, view=view).logits
     maps = {index: entry.map for index, entry in a_bank.tracked[1].items()}
-    a_tracker.reframe(COUNT, 1, lambda index: features[0], logits.__getitem__, is_stale=lambda index: index == 3)
+    a_tracker.reframe(COUNT, 1, WIDE, lambda index: features[0], logits.__getitem__)
     changed = [index for index, entry in a_bank.tracked[1].items() if not torch.equal(entry.map, maps[index])]
     assert changed == [3]
+    assert a_bank.tracked[1][3].view == WIDE
+
+
+def test_a_slice_prompted_anew_keeps_its_old_memory_in_its_old_view_until_the_next_pass(
+    a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX, view=NARROW)
+    a_tracker.start_pass(1)
+    a_tracker.prompt(0, features[1], CLICK, view=WIDE)
+    assert a_bank.conditioning[0].view == NARROW
+    a_tracker.start_pass(1)
+    assert a_bank.conditioning[0].view == WIDE
+
+
+def test_a_copy_changes_alone(a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    copy = a_tracker.copy()
+    copy.track(1, features[1], 1)
+    copy.prompt(2, features[2], BOX)
+    assert list(a_tracker.pending) == [0]
+    assert not a_tracker.tracked_direction
+    assert not a_bank.conditioning
+    assert not a_bank.tracked[1]
+
+
+def test_a_forgotten_slice_is_as_one_never_segmented(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    before = a_tracker.copy().prompt(1, features[1], CLICK).logits
+    a_tracker.track(1, features[1], 1)
+    seen = a_tracker.copy().prompt(1, features[1], CLICK).logits
+    a_tracker.forget(1)
+    after = a_tracker.prompt(1, features[1], CLICK).logits
+    assert torch.equal(after, before)
+    assert not torch.equal(seen, before)

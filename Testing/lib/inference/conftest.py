@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.volume import Volume
+from Testing.lib.inference.support import Mask, SeesBright, ellipsoid, loaded, volume_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order, on whatever machine
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def a_model() -> LoadedModel:
+    """Answers nonsense, on every slice, but always the same."""
+    return loaded(SAM2)
+
+
+@pytest.fixture(scope="session")
+def a_seeing_model() -> LoadedModel:
+    """Answers what is bright."""
+    return loaded(SeesBright)
+
+
+@pytest.fixture(scope="session")
+def the_truth() -> Mask:
+    """(24, 48, 48) bool: an ellipsoid on slices 4..19 along k."""
+    return ellipsoid()
+
+
+@pytest.fixture(scope="session")
+def a_volume(the_truth: Mask) -> Volume:
+    return volume_of(the_truth)

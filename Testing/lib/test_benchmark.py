@@ -1,0 +1,122 @@
+"""What the benchmark does, on a tiny network. That it is fast enough is not for a test to say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
+from MedSAM2Lib.benchmark.memory import measure_peak_memory
+from MedSAM2Lib.benchmark.report import network_name, prepare
+from MedSAM2Lib.benchmark.subject import object_boxes, random_network, random_volume
+from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.cli.main import main
+from MedSAM2Lib.errors import OptionError
+from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
+
+SMALL = NetworkConfig(
+    trunk=TrunkConfig(16, 1, (1, 2, 3, 1), (4,), (8, 6, 6, 3), (7, 7)),
+    image_size=128,
+    hidden_dim=128,
+    memory_dim=64,
+    memory_layers=2,
+    feedforward_dim=96,
+)
+PLAN = Plan(slices=4, encoder_repeats=2, first_mask_repeats=2, prompt_repeats=3, objects=2, most_object_slices=2)
+
+needs_reference = pytest.mark.skipif(not reference_is_installed(), reason="Meta's package sam2 1.1.0 is installed apart")
+
+
+@pytest.fixture(scope="module")
+def a_model() -> LoadedModel:
+    return LoadedModel(random_network(SMALL), "small", Path(), "", None)
+
+
+def test_alone_it_measures_every_step_and_encodes_each_slice_once(a_model: LoadedModel) -> None:
+    told: list[str] = []
+    comparison = compare(a_model, PLAN, with_reference=False, note=told.append)
+    assert [timing.name for timing in comparison.timings] == told
+    assert [timing.repeats for timing in comparison.timings] == [2, 2, 3, 3, 2, 2]
+    assert all(timing.ours > 0 and timing.ratio is None for timing in comparison.timings)
+    assert (comparison.encoder_runs, comparison.slices) == (4, 4)
+    assert (comparison.object_encoder_runs, comparison.object_slices) == (3, 3)
+    assert comparison.each_slice_encoded_once
+    assert comparison.lowest_dice is None
+
+
+@needs_reference
+def test_beside_the_reference_the_masks_are_the_same(a_model: LoadedModel) -> None:
+    comparison = compare(a_model, PLAN, with_reference=True)
+    assert all(timing.ratio is not None and timing.ratio > 0 for timing in comparison.timings)
+    assert comparison.each_slice_encoded_once
+    assert comparison.lowest_dice is not None
+    assert comparison.lowest_dice >= 0.999
+
+
+def test_the_same_seed_gives_the_same_subject() -> None:
+    state = random_network(SMALL, seed=3).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in random_network(SMALL, seed=3).state_dict().items())
+    assert np.array_equal(random_volume(32, 3).array, random_volume(32, 3).array)
+    assert not np.array_equal(random_volume(32, 3, seed=1).array, random_volume(32, 3).array)
+
+
+def test_drawing_a_subject_leaves_the_global_generators_alone() -> None:
+    before = torch.random.get_rng_state()
+    random_network(SMALL)
+    random_volume(32, 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_boxes_lie_on_the_slice(size: int) -> None:
+    for box in object_boxes(size, 5):
+        assert 0 <= box.x0 < box.x1 <= size - 1
+        assert 0 <= box.y0 < box.y1 <= size - 1
+
+
+def test_two_slices_are_too_few() -> None:
+    with pytest.raises(OptionError, match="at least 3 slices"):
+        Plan(slices=2)
+
+
+def test_weights_that_are_not_here_are_random() -> None:
+    model = prepare("medsam2", None, 64, "cpu", None, random_weights=False)
+    assert model.name == "medsam2 with random weights"
+    assert model.network.config.image_size == 64
+    assert network_name(model) == "medsam2"
+
+
+def test_a_file_is_loaded_or_its_network_must_be_named(an_untrained_model: Path) -> None:
+    assert prepare(str(an_untrained_model), None, None, "cpu", None, random_weights=False).name == "untrained.pt"
+    with pytest.raises(OptionError, match="give --network"):
+        prepare(str(an_untrained_model), None, 64, "cpu", None, random_weights=False)
+
+
+def test_the_memory_is_measured_in_a_process_of_its_own() -> None:
+    memory = measure_peak_memory("nano", 64, 3, threads=1)
+    assert memory is not None
+    assert (memory.rows, memory.columns, memory.slices) == (64, 64, 3)
+    assert 0 < memory.before_gib <= memory.peak_gib < 4
+
+
+def test_the_command_prints_a_table_and_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    arguments = ["benchmark", "--model", "nano", "--size", "64", "--slices", "3", "--threads", "1", "--json"]
+    assert main([*arguments, str(tmp_path / "figures.json")]) == 0
+    torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert said.startswith("nano with random weights at 64 pixels, 3 slices, cpu, 1 thread, float32")
+    assert "encoder runs, each slice once" in said
+    assert "cannot run nano" in said
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert len(figures["comparison"]["timings"]) == 6
+    assert figures["peak_memory"] is None
+
+
+def test_a_report_that_is_no_json_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--json", str(tmp_path / "figures.txt")]) == 2
+    assert "written as .json" in capsys.readouterr().err
