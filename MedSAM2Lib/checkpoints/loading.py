@@ -5,6 +5,7 @@ Files hold tensors only. They are read with `weights_only=True`, so a pickle tha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 import warnings
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.checkpoints.store import weights_path
+from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, network_config
@@ -37,6 +39,7 @@ class LoadedModel:
     path: Path
     sha256: str
     zoom: float | None  # side of the view on a slice in sides of the prompt; None: the whole slice
+    depth_prior: DepthPrior | None = None  # how deep its objects are expected to be; None: it sees that by itself
 
 
 def load_model(name_or_path: str, device: torch.device, network: str | None = None) -> LoadedModel:
@@ -52,9 +55,11 @@ def load_model(name_or_path: str, device: torch.device, network: str | None = No
     state, stored_network = _read(path)
     known = MODELS.get(name_or_path) or _published(sha256)
     network_name = network or stored_network or (known.network if known else _recognise(state, path))
-    zoom = known.zoom if known else _zoom_of(network_name)
+    # A user's own checkpoint is used as the registered model of its network is.
+    like = known or next((model for model in MODELS.values() if model.network == network_name), None)
+    zoom, depth_prior = (like.zoom, like.depth_prior) if like else (None, None)
     loaded = _fill(network_name, state, path).to(device)
-    return LoadedModel(loaded, known.id if known else path.name, path, sha256, zoom)
+    return LoadedModel(loaded, known.id if known else path.name, path, sha256, zoom, depth_prior)
 
 
 def save_checkpoint(network: SAM2, network_name: str, path: Path) -> None:
@@ -90,13 +95,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
             f"{path} is not a plain file of weights (it is damaged, foreign, or would run code when opened), so it was not "
             "loaded; get the file again from its publisher."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # damaged bytes lead torch's reader into any of them: struct.error, AssertionError, KeyError ...
         raise CheckpointError(f"{path} is not a whole checkpoint ({_first_line(error)}); get the file again.") from error
     network = content.get("network") if isinstance(content, Mapping) else None
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} must hold a dictionary of tensors (or one under 'model'), but it holds something else.")
-    if network is not None and network not in NETWORKS:
+    if not isinstance(network, str):  # other programs may mean something else by the word
+        network = None
+    elif network not in NETWORKS:
         raise CheckpointError(f"{path} is for a network {network!r} that this version does not know; update MedSAM2.")
     return {str(key): value for key, value in state.items()}, network
 
@@ -105,7 +112,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _layout(network_name: str) -> dict[str, torch.Size]:
+@functools.cache
+def _layout(network_name: str) -> Mapping[str, torch.Size]:
     with torch.device("meta"):
         return {key: value.shape for key, value in SAM2(network_config(network_name)).state_dict().items()}
 
@@ -118,7 +126,7 @@ def _recognise(state: Mapping[str, Tensor], path: Path) -> str:
         return matching[0]
     if matching:
         raise OptionError(f"{path} fits the networks {' and '.join(matching)}; say which with --network.")
-    closest = max(NETWORKS, key=lambda name: len(shapes.keys() & _layout(name).keys()))
+    closest = min(NETWORKS, key=lambda name: len(shapes.items() ^ _layout(name).items()))
     raise CheckpointError(f"{path} fits no network. {_difference(state, _layout(closest), closest)}")
 
 
@@ -126,6 +134,8 @@ def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2:
     layout = _layout(network_name)
     if {key: value.shape for key, value in state.items()} != layout:
         raise CheckpointError(f"{path} is not for {network_name}. {_difference(state, layout, network_name)}")
+    if odd := [key for key, value in state.items() if not _is_plain(value)]:
+        raise CheckpointError(f"{path} must hold plain floating-point weights, but {_some(odd)} differ; convert them first.")
     with torch.device("meta"):
         network = build_network(network_config(network_name))
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
@@ -133,6 +143,11 @@ def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2:
     if broken:
         raise CheckpointError(f"{path} holds NaN or infinite weights ({_some(broken)}); get the file again.")
     return network.eval().requires_grad_(False)
+
+
+def _is_plain(weights: Tensor) -> bool:
+    """Neither whole numbers (quantised), nor sparse, nor a shape without content."""
+    return weights.is_floating_point() and weights.layout == torch.strided and not weights.is_meta
 
 
 def _difference(state: Mapping[str, Tensor], layout: Mapping[str, torch.Size], network_name: str) -> str:
@@ -152,8 +167,3 @@ def _difference(state: Mapping[str, Tensor], layout: Mapping[str, torch.Size], n
 def _some(keys: list[str]) -> str:
     shown = ", ".join(keys[:_KEYS_SHOWN])
     return shown if len(keys) <= _KEYS_SHOWN else f"{shown} and {len(keys) - _KEYS_SHOWN} more"
-
-
-def _zoom_of(network_name: str) -> float | None:
-    """The zoom that a network was trained with, for a user's own checkpoint of it."""
-    return next((model.zoom for model in MODELS.values() if model.network == network_name), None)

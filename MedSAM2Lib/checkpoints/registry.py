@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from MedSAM2Lib.depth_prior import DepthPrior
+
 __all__ = ["MODELS", "Model"]
 
 _APACHE = "Apache-2.0"
@@ -29,6 +31,7 @@ class Model:
     bytes: int | None = None  # None: not published
     sha256: str | None = None  # None: not published
     bundled: bool = False
+    depth_prior: DepthPrior | None = None  # how deep its objects are expected to be; None: it sees that by itself
     zoom: float | None = None  # side of the view on a slice, in sides of the prompt; None: the whole slice
 
 
@@ -45,7 +48,8 @@ _MODELS = (
         licence=_APACHE,
         paper="docs/models/nano.md",
         bundled=True,
-        zoom=2.0,
+        zoom=1.8,
+        depth_prior=DepthPrior(bias=0.7, slope=1.5),
     ),
     Model(
         id="medsam2",

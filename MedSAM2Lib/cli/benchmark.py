@@ -20,7 +20,8 @@ HELP = "measure speed and memory, as ratios to Meta's implementation where it is
 _MORE = """
 Both do every step in turns, in float32, on the same weights, slices, prompts and threads; a ratio is the median over such
 pairs, and above 1 where this library is faster. The reference is Meta's package, which only this command and the tests use:
-  pip install --no-deps sam2==1.1.0 && pip install hydra-core iopath pillow tqdm
+  pip install setuptools wheel hydra-core iopath tqdm
+  SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0
 
 examples:
   medsam2 benchmark                            two to three minutes on two processor cores
@@ -111,10 +112,7 @@ def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
         return "\nno reference was asked for"
     if model.network.config.box_as_mask:
         return f"\nMeta's implementation cannot run {model.name}, which is this project's own; take --model medsam2"
-    return (
-        "\nratios need Meta's package: pip install --no-deps sam2==1.1.0 && pip install hydra-core iopath pillow tqdm, "
-        "then run this again"
-    )
+    return "\nratios need Meta's package; medsam2 benchmark --help says how to install it"
 
 
 def _print_memory(memory: PeakMemory | None) -> None:

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WINDOW",
         help="display (the manifest's, where it has one), or as for segment; default auto",
     )
+    view.add_argument("--no-depth-prior", action="store_true", help="do not expect objects to be about as deep as wide (nano)")
     view.add_argument(
         "--zoom",
         default="auto",

@@ -12,8 +12,9 @@ import torch
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
 from MedSAM2Lib.cli.console import Progress, tell, warn
+from MedSAM2Lib.cli.inputs import at_least, zoom_of
 from MedSAM2Lib.device import choose_device
-from MedSAM2Lib.errors import MedSAM2Error, OptionError, OutputError
+from MedSAM2Lib.errors import MedSAM2Error, OutputError
 from MedSAM2Lib.evaluation.cases import load_case
 from MedSAM2Lib.evaluation.manifest import Case, read_manifest, select_cases
 from MedSAM2Lib.evaluation.pictures import PictureBook
@@ -43,6 +44,7 @@ class Request:
     device: str
     threads: int | None
     zoom: float | str | None
+    depth_prior: bool
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,6 @@ class Outcome:
 
 def request_of(args: argparse.Namespace) -> Request:
     """The request that the arguments of `medsam2 evaluate` put. Raises OptionError."""
-    if args.threads is not None and args.threads < 1:
-        raise OptionError(f"--threads must be at least 1, but {args.threads} came.")
     return Request(
         manifest=args.manifest,
         output=args.output,
@@ -75,8 +75,9 @@ def request_of(args: argparse.Namespace) -> Request:
         model=args.model,
         network=args.network,
         device=args.device,
-        threads=args.threads,
-        zoom=_zoom_of(args.zoom),
+        threads=at_least("--threads", args.threads, 1),
+        zoom=zoom_of(args.zoom),
+        depth_prior=not args.no_depth_prior,
     )
 
 
@@ -88,7 +89,8 @@ def evaluate(request: Request) -> Outcome:
         torch.set_num_threads(request.threads)
     device = choose_device(request.device)
     model = load_model(request.model, device, request.network)
-    session = Session(model, SessionOptions(zoom=_number(model.zoom if request.zoom == "auto" else request.zoom)))
+    zoom = _number(model.zoom if request.zoom == "auto" else request.zoom)
+    session = Session(model, SessionOptions(zoom=zoom, depth_prior=model.depth_prior if request.depth_prior else None))
     # 2. What is there from an earlier run, and the rest
     asked = _asked(request.protocol, model, session.options, device)
     store = ResultStore(request.output, asked)
@@ -127,7 +129,7 @@ def _evaluate_missing(
                         rows += result.rows
                         pictures.add(loaded, result, session.window)
                     else:
-                        problems.append(result)
+                        problems.append(result.reason)
                     progress.update(done + count, done + count)
             except OutputError:
                 raise
@@ -176,18 +178,6 @@ def _told(protocol: Protocol, options: SessionOptions) -> str:
     zoom = "whole slice" if options.zoom is None else f"zoom {options.zoom:g}"
     corrected = f", then {protocol.corrections} corrections" if protocol.corrections else ""
     return f"prompt: {protocol.prompt} on {where}{corrected}; window {protocol.window}; {zoom}"
-
-
-def _zoom_of(text: str) -> float | str | None:
-    if text in ("auto", "off"):
-        return text if text == "auto" else None
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = float("nan")
-    if not 1 <= factor < float("inf"):
-        raise OptionError(f"--zoom is auto, off, or a number from 1 (sides of the prompt), but {text} came.")
-    return factor
 
 
 def _number(zoom: float | str | None) -> float | None:

@@ -24,7 +24,7 @@ from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.read import read_volume
 from MedSAM2Lib.volume_io.write import check_segmentation_path
 
-__all__ = ["Inputs", "Request", "read_inputs", "request_of"]
+__all__ = ["Inputs", "Request", "at_least", "read_inputs", "request_of", "zoom_of"]
 
 _DEFAULT_AXIS = "k"
 
@@ -45,6 +45,7 @@ class Request:
     device: str = "auto"
     threads: int | None = None
     zoom: float | str | None = "auto"
+    depth_prior: bool = True
     stop_after: int = 3
     fill_holes: bool = True
     keep_largest: bool = True
@@ -75,9 +76,10 @@ def request_of(args: argparse.Namespace) -> Request:
         model=args.model,
         network=args.network,
         device=args.device,
-        threads=_at_least("--threads", args.threads, 1),
-        zoom=_zoom_of(args.zoom),
-        stop_after=_at_least("--stop-after", args.stop_after, 0) or 0,
+        threads=at_least("--threads", args.threads, 1),
+        zoom=zoom_of(args.zoom),
+        depth_prior=not args.no_depth_prior,
+        stop_after=at_least("--stop-after", args.stop_after, 0) or 0,
         fill_holes=not args.no_fill_holes,
         keep_largest=not args.keep_all,
         preview=args.preview,
@@ -99,13 +101,15 @@ def read_inputs(request: Request) -> Inputs:
     return Inputs(volume, axis, resolve_window(request.window, volume), prompts)
 
 
-def _at_least(option: str, value: int | None, least: int) -> int | None:
+def at_least(option: str, value: int | None, least: int) -> int | None:
+    """The value of an option. Raises OptionError where it is lower."""
     if value is not None and value < least:
         raise OptionError(f"{option} must be at least {least}, but {value} came.")
     return value
 
 
-def _zoom_of(text: str) -> float | str | None:
+def zoom_of(text: str) -> float | str | None:
+    """What `--zoom` means: "auto", None for the whole slice, or a factor. Raises OptionError."""
     if text == "auto":
         return text
     if text == "off":

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--zoom", default="auto", metavar="auto|off|FACTOR",
         help="look at a square FACTOR times the prompt instead of the whole slice; auto: as the model was trained",
     )  # fmt: skip
+    masks.add_argument("--no-depth-prior", action="store_true", help="do not expect objects to be about as deep as wide (nano)")
     masks.add_argument(
         "--stop-after",
         type=int,

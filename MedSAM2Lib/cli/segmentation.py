@@ -98,7 +98,10 @@ def _load(request: Request) -> LoadedModel:
 def _session_options(request: Request, model: LoadedModel) -> SessionOptions:
     zoom = model.zoom if request.zoom == "auto" else request.zoom
     options = SessionOptions(
-        zoom=None if zoom is None else float(zoom), stop_after=request.stop_after, keep_largest=request.keep_largest
+        zoom=None if zoom is None else float(zoom),
+        depth_prior=model.depth_prior if request.depth_prior else None,
+        stop_after=request.stop_after,
+        keep_largest=request.keep_largest,
     )
     return options if request.fill_holes else replace(options, fill_hole_cells=0)
 

@@ -30,7 +30,7 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 
-__all__ = ["Protocol", "StructureResult", "evaluate_case", "window_of"]
+__all__ = ["Protocol", "StructureResult", "Unscored", "evaluate_case", "window_of"]
 
 _BoolArray = npt.NDArray[np.bool_]
 
@@ -67,8 +67,15 @@ class StructureResult:
     prompts: tuple[SimulatedPrompt, ...]  # corrections too
 
 
-def evaluate_case(session: Session, loaded: LoadedCase, protocol: Protocol) -> Iterator[StructureResult | str]:
-    """Yields a result per structure, or a sentence why there is none.
+@dataclass(frozen=True)
+class Unscored:
+    """A structure that has no result, and the sentence that says why."""
+
+    reason: str
+
+
+def evaluate_case(session: Session, loaded: LoadedCase, protocol: Protocol) -> Iterator[StructureResult | Unscored]:
+    """Yields what became of each structure.
 
     The session takes the case's volume; structures share its image features wherever they share the view.
     """
@@ -77,7 +84,7 @@ def evaluate_case(session: Session, loaded: LoadedCase, protocol: Protocol) -> I
         try:
             yield _evaluate_structure(session, loaded, target, protocol)
         except PromptError as error:
-            yield f"Case {loaded.case.id!r}, structure {target.structure.name!r}: {error}"
+            yield Unscored(f"Case {loaded.case.id!r}, structure {target.structure.name!r}: {error}")
         finally:
             session.reset()
 

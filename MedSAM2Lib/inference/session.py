@@ -14,7 +14,7 @@ is interrupted or runs out of memory: work is done on a copy of the object, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import OptionError, PromptError, UsageError
 from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
 from MedSAM2Lib.inference.embeddings import Embeddings
@@ -47,6 +48,7 @@ class SessionOptions:
     """How a session segments. Defaults suit a person in a hurry; each can be switched off."""
 
     zoom: float | None = None  # side of the view in sides of the prompt's box; None: the whole slice, as SAM 2 does
+    depth_prior: DepthPrior | None = None  # how deep objects are expected to be; None: no expectation, as in SAM 2
     stop_after: int = 3  # a direction ends after this many slices in a row without the object; 0: never
     fill_hole_cells: int = 8  # background specks of up to this many cells of the S / 4 grid are filled (SAM 2); 0: none
     keep_largest: bool = True  # of an object's 3D mask, keep only the largest connected piece
@@ -80,7 +82,7 @@ class _Run:
 class Session:
     def __init__(self, model: LoadedModel, options: SessionOptions | None = None) -> None:
         self.model = model
-        self.options = options or SessionOptions(zoom=model.zoom)
+        self.options = options or SessionOptions(zoom=model.zoom, depth_prior=model.depth_prior)
         self._network = model.network
         self._objects: dict[str, SegmentedObject] = {}
         self._volume: Volume | None = None
@@ -98,6 +100,8 @@ class Session:
         stack = np.moveaxis(volume.array, array_axis, 0)  # (slices, rows, columns), a view
         self._volume, self._axis, self.window = volume, array_axis, resolved
         self.slice_count, self._rows, self._columns = stack.shape
+        spacing = [volume.geometry.spacing_along(other) for other in range(3)]
+        self._stack_spacing = spacing.pop(array_axis), *spacing  # mm between slices, rows, columns
         batch = self.options.encoder_batch or (1 if self._network.device.type == "cpu" else 8)
         self.embeddings = Embeddings(
             self._network,
@@ -263,16 +267,17 @@ class Session:
         after `stop_after` slices in a row without the object; the slices beyond it become empty. While it goes on, a
         slice that is prompted is passed over, as is an object that is removed; a reset or another volume ends it.
         """
-        return self._propagate(self.plan(objects, first, last))
+        return self._propagate(self.plan(objects, first, last), self._objects)
 
-    def _propagate(self, plan: Sequence[tuple[str, Step]]) -> Generator[SliceResult, None, None]:
-        objects = self._objects  # a reset makes another
-        for name in dict.fromkeys(name for name, _ in plan):
-            self._start_passes(name)
+    def _propagate(
+        self, plan: Sequence[tuple[str, Step]], objects: Mapping[str, SegmentedObject]
+    ) -> Generator[SliceResult, None, None]:
         runs: dict[tuple[str, int], _Run] = {}
         for position, (name, (index, direction)) in enumerate(plan):
-            if self._objects is not objects:
+            if self._objects is not objects:  # a reset, or another volume
                 return
+            if position == 0:
+                self._start_passes({name for name, _ in plan} & objects.keys())
             if name not in objects or not objects[name].may_track(index):
                 continue
             run = runs.setdefault((name, direction), _Run())
@@ -295,10 +300,11 @@ class Session:
         self._objects[name] = target
 
     @torch.inference_mode()
-    def _start_passes(self, name: str) -> None:
-        with self._changing(name) as target:
-            for direction in (1, -1):
-                target.tracker.start_pass(direction)
+    def _start_passes(self, names: Collection[str]) -> None:
+        for name in names:
+            with self._changing(name) as target:
+                for direction in (1, -1):
+                    target.tracker.start_pass(direction)
 
     def _forget_slice(self, name: str, index: int) -> None:
         with self._changing(name) as target:
@@ -313,17 +319,33 @@ class Session:
         """
         with self._changing(name) as target:
             neighbour = target.records.get(index - direction) if follows else None
+            target.tracker.settle()
             while True:
                 view = target.view
                 self.embeddings.prefetch(coming, view)
                 features = self.embeddings.features(index, view)
                 self._refresh_memories(target, index, direction)
                 hint = None if neighbour is None else self._logits_through(neighbour, view)
-                prediction = target.tracker.track(index, features, direction, hint, view)
+                doubt = self._doubt(target, index)
+                prediction = target.tracker.track(index, features, direction, hint, view, doubt)
                 mask = self._to_mask(prediction.logits, view)
                 if not view.cuts(mask):
                     return self._record(target, index, view, prediction, mask, prompted=False)
                 target.view = self._widened(view, _bounding_box(mask))
+
+    def _doubt(self, target: SegmentedObject, index: int) -> float:
+        """What the expected depth says against a slice; nothing where a person said how far the object reaches."""
+        prior, prompted = self.options.depth_prior, target.prompted
+        if prior is None or target.limits or min(prompted) < index < max(prompted):
+            return 0.0
+        nearest = min(prompted, key=lambda other: abs(other - index))
+        mask = target.records[nearest].mask
+        if not mask.any():
+            return 0.0
+        x0, y0, x1, y1 = _bounding_box(mask)
+        slice_mm, row_mm, column_mm = self._stack_spacing
+        radius = ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
+        return prior.doubt(abs(index - nearest) * slice_mm, radius)
 
     def _widened(self, view: View, box: tuple[float, float, float, float]) -> View:
         return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)

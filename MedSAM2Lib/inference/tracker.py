@@ -92,25 +92,32 @@ class Tracker:
         direction: int,
         neighbour_logits: Tensor | None = None,
         view: View | None = None,
+        doubt: float = 0.0,
     ) -> MaskPrediction:
-        """The mask from memories alone, going in `direction` (+1 or -1).
+        """The mask from memories alone, going in `direction` (+1 or -1). `doubt` as in `SAM2.predict`.
 
         neighbour_logits  (B, 1, S / 4, S / 4) of the slice before, for a network that follows its mask; others ignore it
         """
-        self._settle()
+        self.settle()
         rough_mask = None
         if self.network.config.follow_mask and neighbour_logits is not None:
             rough_mask = neighbour_logits.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
         conditioned = self._condition(slice_index, features, direction)
-        prediction = self.network.predict(conditioned, features, mask=rough_mask)
+        prediction = self.network.predict(conditioned, features, mask=rough_mask, doubt=doubt)
         entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
         self.bank.insert(entry, direction)
         self.tracked_direction[slice_index] = direction
         return prediction
 
+    def settle(self) -> None:
+        """What was prompted since the last pass takes its place among the memories."""
+        for slice_index, (stride16, prediction, view) in self.pending.items():
+            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, view, prompted=True))
+        self.pending.clear()
+
     def start_pass(self, direction: int) -> None:
         """Forgets what the last pass in this direction left, so that passes do not depend on earlier ones."""
-        self._settle()
+        self.settle()
         self.bank.forget_tracked(direction)
         for slice_index in self.bank.conditioning:
             self.tracked_direction[slice_index] = direction
@@ -152,12 +159,6 @@ class Tracker:
     def _condition(self, slice_index: int, features: ImageFeatures, direction: int) -> Tensor:
         selection = self.bank.select(slice_index, direction, self.slice_count)
         return condition(self.network, features.stride16, selection, self.slice_count)
-
-    def _settle(self) -> None:
-        """What was prompted since the last pass takes its place among the memories."""
-        for slice_index, (stride16, prediction, view) in self.pending.items():
-            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, view, prompted=True))
-        self.pending.clear()
 
     def _entry(
         self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None, prompted: bool

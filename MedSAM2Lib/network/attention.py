@@ -69,7 +69,7 @@ class RotaryAttention(Attention):
         return out
 
 
-_QUERIES_AT_ONCE = 256  # so that their scores stay in a processor's cache
+_QUERIES_PER_THREAD = 256  # so that their scores stay in a core's cache
 
 
 def _is_plain_cpu(*tensors: Tensor) -> bool:
@@ -87,7 +87,6 @@ def _attend_in_chunks(q: Tensor, k: Tensor, value: Tensor) -> Tensor:
     keys = k.transpose(1, 2)
     unused = q.new_empty(1, 1, 1)
     scale = q.shape[-1] ** -0.5
-    attended = [
-        torch.baddbmm(unused, chunk, keys, beta=0, alpha=scale).softmax(-1) @ value for chunk in q.split(_QUERIES_AT_ONCE, dim=1)
-    ]
+    chunks = q.split(_QUERIES_PER_THREAD * torch.get_num_threads(), dim=1)
+    attended = [torch.baddbmm(unused, chunk, keys, beta=0, alpha=scale).softmax(-1) @ value for chunk in chunks]
     return torch.cat(attended, dim=1)

@@ -108,20 +108,32 @@ class SAM2(nn.Module):
     # ── a prompt ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def predict(
-        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors | None = None, mask: Tensor | None = None
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors | None = None,
+        mask: Tensor | None = None,
+        doubt: float = 0.0,
     ) -> MaskPrediction:
         """The object's mask on a slice, from its prompt, its memories, or both.
 
         conditioned  (B, C, h, w) from `without_memory` or `with_memory`
         points       None on a slice without clicks or box
         mask         (B, 1, S / 4, S / 4) logits: the previous answer when a click corrects it
+        doubt        subtracted from the object score: what speaks against the object being here, apart from the image
         """
         # None or one point is ambiguous: three candidates, of which the best is kept. A box (two corners) is not.
         multimask = points is None or points.labels.shape[1] <= 1
-        return self._predict(conditioned, features, points, mask, multimask)
+        return self._predict(conditioned, features, points, mask, multimask, doubt)
 
     def _predict(
-        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors | None, mask: Tensor | None, multimask: bool
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors | None,
+        mask: Tensor | None,
+        multimask: bool,
+        doubt: float = 0.0,
     ) -> MaskPrediction:
         batch = conditioned.shape[0]
         if points is None:
@@ -134,12 +146,13 @@ class SAM2(nn.Module):
         )
         row = torch.arange(batch, device=conditioned.device)
         best = decoded.iou.argmax(-1)
-        present = decoded.object_score > 0  # (B, 1)
+        object_score = decoded.object_score - doubt  # (B, 1)
+        present = object_score > 0
         logits = torch.where(present[:, :, None], decoded.logits[row, best], NO_OBJECT_LOGIT)
         return MaskPrediction(
             logits=logits[:, None].float(),
             iou=decoded.iou[row, best],
-            object_score=decoded.object_score[:, 0],
+            object_score=object_score[:, 0],
             pointer=self._pointer(decoded.tokens[row, best if decoded.tokens.shape[1] > 1 else 0], present),
             candidate_logits=decoded.logits,
             candidate_iou=decoded.iou,

@@ -46,6 +46,9 @@ class TrainingPlan:
     slices_per_step: int = 16  # a step holds slices_per_step / length clips
     single_slice_steps: int = 0  # first steps that train on single slices only
     lengths: tuple[int, ...] = (4, 6, 8)  # clip lengths afterwards, one drawn per step
+    # Steps that train the image encoder too; afterwards it is frozen, which makes a step some three times faster, and
+    # the memory and the mask decoder go on alone. None: all steps.
+    encoder_steps: int | None = None
     learning_rate: float = 5e-4
     warmup_steps: int = 300
     final_share: float = 0.02  # of the learning rate at the end of the cosine
@@ -64,10 +67,16 @@ class TrainingPlan:
             return 1
         return int(np.random.default_rng((self.seed, step, 1)).choice(self.lengths))
 
+    def trains_encoder(self, step: int) -> bool:
+        return self.encoder_steps is None or step < self.encoder_steps
+
     def learning_rate_at(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        """Warm-up and a cosine, once for the whole network and once more for what follows it."""
+        whole = self.steps if self.encoder_steps is None else min(self.encoder_steps, self.steps)
+        start, end = (0, whole) if self.trains_encoder(step) else (whole, self.steps)
+        if step - start < self.warmup_steps:
+            return self.learning_rate * (step - start + 1) / self.warmup_steps
+        progress = (step - start - self.warmup_steps) / max(1, end - start - self.warmup_steps)
         share = self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2
         return self.learning_rate * share
 
@@ -144,6 +153,7 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def _step(network: SAM2, optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int, images: Tensor, masks: Tensor) -> float:
+    network.image_encoder.requires_grad_(plan.trains_encoder(step))
     for group in optimizer.param_groups:
         group["lr"] = plan.learning_rate_at(step)
     generator = torch.Generator().manual_seed(plan.seed * _EVALUATION_SEED + step)

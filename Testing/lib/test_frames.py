@@ -88,6 +88,14 @@ def test_a_view_cuts_a_mask_at_an_edge_beyond_which_the_slice_goes_on() -> None:
     assert View(0, 100, 40, 40).cuts(mask)
 
 
+def test_a_view_shows_what_lies_within_it_to_half_a_pixel() -> None:
+    view = View(row=10, column=20, height=30, width=40)
+    assert view.shows((20, 10, 59, 39))
+    assert view.shows((19.5, 9.5, 59.5, 39.5))
+    for beyond in ((19, 10, 59, 39), (20, 9, 59, 39), (20, 10, 60, 39), (20, 10, 59, 40), (70, 50, 80, 60)):
+        assert not view.shows(beyond)
+
+
 # ── coordinates ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -148,6 +156,19 @@ def test_a_mask_comes_back_from_the_network_where_it_was(view: View) -> None:
     there_and_back = logits_to_slice(logits, view, ROWS, COLUMNS).numpy() > 0
     assert there_and_back.shape == mask.shape
     assert (there_and_back != mask).sum() <= 260  # of the 4200 pixels no more than the outline
+
+
+def test_a_mask_too_fine_for_the_network_does_not_vanish() -> None:
+    mask = np.zeros((ROWS, COLUMNS), dtype=bool)
+    mask[120, 90:94] = True  # a hair: of the network's pixels, 3 x 2 of the slice's, it covers a fifth
+    frame = mask_to_frame(mask, View.whole(ROWS, COLUMNS), 100)[0]
+    assert 1 <= frame.sum() <= 2
+    assert frame[60, 30:32].any()
+    assert set(frame.unique().tolist()) == {0, 1}
+
+
+def test_an_empty_mask_stays_empty() -> None:
+    assert not mask_to_frame(np.zeros((ROWS, COLUMNS), dtype=bool), View(10, 10, 60, 60), 32).any()
 
 
 def test_outside_its_view_an_object_is_ruled_out() -> None:

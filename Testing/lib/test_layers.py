@@ -18,6 +18,7 @@ LAYERS = {
     "errors": 0,
     "geometry": 0,
     "prompts": 0,
+    "depth_prior": 0,
     "volume": 0,
     "atomic": 0,
     "masks": 0,

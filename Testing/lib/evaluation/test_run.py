@@ -13,7 +13,7 @@ from MedSAM2Lib.evaluation.cases import LoadedCase, load_case
 from MedSAM2Lib.evaluation.manifest import read_manifest
 from MedSAM2Lib.evaluation.prompting import PROMPT_KINDS, PromptKind
 from MedSAM2Lib.evaluation.rows import MODEL, Row, agreement, from_json, to_json
-from MedSAM2Lib.evaluation.run import Protocol, StructureResult, evaluate_case, window_of
+from MedSAM2Lib.evaluation.run import Protocol, StructureResult, Unscored, evaluate_case, window_of
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.prompts import Box
 from Testing.lib.evaluation.support import SPACING, WriteManifest, labels, slice_entry
@@ -131,9 +131,9 @@ def test_a_box_outside_the_image_is_a_problem_of_its_structure(a_model: LoadedMo
     manifest: Path = write_manifest()
     manifest.write_text(manifest.read_text().replace("[3, 17]", "[3, 170]"))
     case = load_case(read_manifest(manifest)[0])
-    problem, bar = evaluate_case(Session(a_model, SessionOptions()), case, Protocol())
-    assert isinstance(problem, str)
-    assert problem.startswith("Case 'volume', structure 'ball': The box must lie on the slice")
+    ball, bar = evaluate_case(Session(a_model, SessionOptions()), case, Protocol())
+    assert isinstance(ball, Unscored)
+    assert ball.reason.startswith("Case 'volume', structure 'ball': The box must lie on the slice")
     assert isinstance(bar, StructureResult)
 
 

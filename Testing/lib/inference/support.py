@@ -41,13 +41,17 @@ class SeesBright(SAM2):
         return features._replace(stride4=torch.cat((40 * (grey - 0.5), features.stride4[:, 1:]), dim=1))
 
     def predict(
-        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors | None = None, mask: Tensor | None = None
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors | None = None,
+        mask: Tensor | None = None,
+        doubt: float = 0.0,
     ) -> MaskPrediction:
         logits = features.stride4[:, :1]
-        present = (logits > 0).flatten(1).any(1)
-        return super().predict(conditioned, features, points, mask)._replace(
-            logits=torch.where(present.view(-1, 1, 1, 1), logits, NO_OBJECT_LOGIT), object_score=torch.where(present, 6.0, -6.0)
-        )
+        score = torch.where((logits > 0).flatten(1).any(1), 6.0, -6.0) - doubt
+        logits = torch.where((score > 0).view(-1, 1, 1, 1), logits, NO_OBJECT_LOGIT)
+        return super().predict(conditioned, features, points, mask, doubt)._replace(logits=logits, object_score=score)
 
 
 def loaded(kind: type[SAM2], config: NetworkConfig = _TINY) -> LoadedModel:

@@ -76,7 +76,7 @@ def test_a_batch_is_encoded_when_its_first_slice_is_missing(a_network: SAM2, sli
     embeddings = Embeddings(a_network, slices.__getitem__, byte_budget=PLENTY, batch=3)
     embeddings.prefetch([0, 1, 2, 3, 4], WHOLE)
     assert embeddings.encoded == 3
-    embeddings.prefetch([1, 2, 3, 4], WHOLE)  # a batch of one or two would waste the device
+    embeddings.prefetch([2, 3, 4], WHOLE)  # smaller batches one after the other would waste the device
     assert embeddings.encoded == 3
     embeddings.prefetch([3, 2, 4], WHOLE)
     assert embeddings.encoded == 5

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import OptionError, UsageError
 from MedSAM2Lib.geometry import AXIS_NAMES, Geometry
 from MedSAM2Lib.inference.session import Session, SessionOptions
-from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
 from MedSAM2Lib.volume import Volume
 from Testing.lib.inference.support import PLAIN, SHAPE, Mask, box_around, dice, ellipsoid, known, opened, volume_of
@@ -118,11 +121,16 @@ def test_a_box_and_clicks_reach_the_network_where_they_lie_on_its_image(
     seen = []
     network = a_model.network
     plain = network.predict
-    monkeypatch.setattr(network, "predict", lambda c, f, points=None, mask=None: seen.append(points) or plain(c, f, points, mask))
+
+    def predict(conditioned: Tensor, features: ImageFeatures, points: PointTensors, *more: Any, **options: Any) -> MaskPrediction:
+        seen.append(points)
+        return plain(conditioned, features, points, *more, **options)
+
+    monkeypatch.setattr(network, "predict", predict)
     session = opened(a_model, a_volume)
     session.add_prompt("organ", Box(MIDDLE, 9, 12, 23, 35))
     session.add_prompt("organ", Points(MIDDLE, (15.0,), (40.0,), (False,)))
-    box, refined = (points for points in seen if points is not None)
+    box, refined = seen
     np.testing.assert_allclose(box.coordinates[0], [[12, 16], [31, 47]], atol=1e-4)
     np.testing.assert_allclose(refined.coordinates[0], [[12, 16], [31, 47], [20.1667, 53.5]], atol=1e-3)
     assert refined.labels.tolist() == [[2, 3, 0]]
@@ -136,6 +144,7 @@ def test_a_painted_mask_is_kept_to_the_pixel_whatever_is_cleaned(a_model: Loaded
     given = mask.copy()
     result = session.add_prompt("organ", MaskPrompt(7, mask))
     mask[:] = False  # the one who painted goes on painting
+    assert np.array_equal(session.mask("organ")[:, 7], given)
     list(session.propagate())
     assert np.array_equal(result.mask, given)
     assert np.array_equal(session.mask("organ")[:, 7], given)
@@ -331,20 +340,24 @@ def test_a_3d_box_drawn_while_propagation_goes_on_is_kept_to(a_session: Session)
     assert np.flatnonzero(a_session.mask("organ").any((1, 2))).tolist() == [10, 11, 12]
 
 
-def test_an_object_removed_while_propagation_goes_on_is_left_out(a_session: Session) -> None:
+@pytest.mark.parametrize("done", [0, 1])
+def test_an_object_removed_while_propagation_goes_on_is_left_out(a_session: Session, done: int) -> None:
     for name in ("organ", "tumour"):
         a_session.add_prompt(name, BOX)
     results = a_session.propagate()
-    next(results)
+    for _ in range(done):
+        next(results)
     a_session.remove_object("organ")
     assert {result.object for result in results} == {"tumour"}
 
 
+@pytest.mark.parametrize("done", [0, 1])
 @pytest.mark.parametrize("by", ["reset", "another volume"])
-def test_a_propagation_ends_when_its_objects_are_gone(a_session: Session, a_volume: Volume, by: str) -> None:
+def test_a_propagation_ends_when_its_objects_are_gone(a_session: Session, a_volume: Volume, by: str, done: int) -> None:
     a_session.add_prompt("organ", BOX)
     results = a_session.propagate()
-    next(results)
+    for _ in range(done):
+        next(results)
     if by == "reset":
         a_session.reset()
     else:
@@ -365,6 +378,26 @@ def test_a_pass_does_not_depend_on_an_earlier_one(a_model: LoadedModel, a_volume
     again = [result.mask for result in session.propagate(first=15, last=17)]
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], whole[15])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "there"),
+    [
+        ([BOX], range(9, 14)),  # as deep as wide: the network sees it on 4..19, but the box was a small one
+        ([Box3D(MIDDLE - 6, MIDDLE + 6, 12, 14, 30, 34)], range(MIDDLE - 6, MIDDLE + 7)),  # a person said how deep it is
+        ([BOX, replace(BOX, slice_index=17)], range(9, 19)),
+    ],
+    ids=["box", "3D box", "two boxes"],
+)
+def test_an_expected_depth_ends_an_object_that_a_person_did_not_follow_further(
+    a_seeing_model: LoadedModel, a_volume: Volume, prompts: list[Prompt], there: range
+) -> None:
+    """The ball is 32 pixels of 1 mm wide; this prior rules out what is further away than 0.15 radii, whatever is seen."""
+    session = opened(a_seeing_model, a_volume, replace(PLAIN, depth_prior=DepthPrior(bias=1900.0, slope=1000.0)))
+    for prompt in prompts:
+        session.add_prompt("ball", prompt)
+    list(session.propagate())
+    assert np.flatnonzero(session.mask("ball").any((1, 2))).tolist() == list(there)
 
 
 # ── corrections ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -397,6 +430,22 @@ def test_a_correction_on_a_slice_that_was_forgotten_is_as_on_one_never_seen(
     fresh = opened(a_model, a_volume)
     fresh.add_prompt("organ", BOX)
     assert np.array_equal(forgotten.mask, fresh.add_prompt("organ", correction).mask)
+
+
+def test_logits_beyond_half_precision_can_be_corrected(
+    a_session: Session, a_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = a_model.network.predict
+
+    def confident(*args: Any, **options: Any) -> MaskPrediction:
+        answer = plain(*args, **options)
+        return answer._replace(logits=answer.logits * 1e6)
+
+    monkeypatch.setattr(a_model.network, "predict", confident)
+    a_session.add_prompt("organ", BOX)
+    corrected = a_session.add_prompt("organ", Points(MIDDLE, (20.0,), (20.0,), (False,)))
+    assert math.isfinite(corrected.confidence.iou)
+    assert all(record.logits.isfinite().all() for record in a_session._objects["organ"].records.values())
 
 
 # ── several objects ───────────────────────────────────────────────────────────────────────────────────────────────────

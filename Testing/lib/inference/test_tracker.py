@@ -81,6 +81,17 @@ def test_a_slice_prompted_before_any_pass_sees_no_memory(
     assert torch.equal(second.logits, alone.logits)
 
 
+def test_a_prompted_slice_that_is_prompted_again_after_a_pass_sees_memories(
+    a_network: SAM2, a_tracker: Tracker, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    a_tracker.start_pass(1)
+    a_tracker.track(1, features[1], 1)
+    again = a_tracker.prompt(0, features[0], CLICK)
+    alone = a_network.predict(a_network.without_memory(features[0].stride16), features[0], CLICK)
+    assert not torch.equal(again.logits, alone.logits)
+
+
 def test_passes_do_not_depend_on_earlier_passes(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
     def upwards() -> list[Tensor]:
         a_tracker.start_pass(1)
