@@ -10,7 +10,7 @@ import numpy.typing as npt
 from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["fill_holes", "largest_component"]
+__all__ = ["fill_holes", "largest_component", "pieces_touching"]
 
 
 def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
@@ -33,6 +33,16 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     if box is not None:
         components, sizes = _components(mask[box])
         kept[box] = components == 1 + int(np.argmax(sizes[1:]))
+    return kept
+
+
+def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(rows, columns) bool: the 8-connected pieces of a mask that share a pixel with another mask. Returns a new array."""
+    components, sizes = _components(mask)
+    touching = np.zeros(len(sizes), dtype=bool)
+    touching[np.unique(components[mask & other])] = True
+    touching[0] = False
+    kept: npt.NDArray[np.bool_] = touching[components]
     return kept
 
 

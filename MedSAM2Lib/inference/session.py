@@ -31,12 +31,12 @@ from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_fr
 from MedSAM2Lib.inference.embeddings import Embeddings
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceConfidence, SliceRecord, SliceResult
 from MedSAM2Lib.inference.order import Step, outward
-from MedSAM2Lib.inference.tracker import Tracker
+from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker
 from MedSAM2Lib.intensity import apply_window, resolve_window
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import MaskPrediction, PointTensors
-from MedSAM2Lib.postprocess import fill_holes, largest_component
+from MedSAM2Lib.postprocess import fill_holes, largest_component, pieces_touching
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
 from MedSAM2Lib.volume import Volume
 
@@ -318,20 +318,34 @@ class Session:
         follows  the slice before was segmented in this pass, or is prompted
         """
         with self._changing(name) as target:
-            neighbour = target.records.get(index - direction) if follows else None
+            # A network that follows the mask of the slice before gets it as a hint.
+            follows = follows and self._network.config.follow_mask
+            leader = target.records.get(index - direction) if follows else None
             target.tracker.settle()
             while True:
                 view = target.view
                 self.embeddings.prefetch(coming, view)
                 features = self.embeddings.features(index, view)
                 self._refresh_memories(target, index, direction)
-                hint = None if neighbour is None else self._logits_through(neighbour, view)
+                hint = None if leader is None else self._logits_through(leader, view)
                 doubt = self._doubt(target, index)
                 prediction = target.tracker.track(index, features, direction, hint, view, doubt)
                 mask = self._to_mask(prediction.logits, view)
+                if leader is not None and leader.mask.any():
+                    mask, prediction = self._without_strays(mask, leader.mask, prediction, view)
                 if not view.cuts(mask):
                     return self._record(target, index, view, prediction, mask, prompted=False)
                 target.view = self._widened(view, _bounding_box(mask))
+
+    def _without_strays(
+        self, mask: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], prediction: MaskPrediction, view: View
+    ) -> tuple[npt.NDArray[np.bool_], MaskPrediction]:
+        """Drops the pieces of a mask that touch nothing of the slice before: the next slice would follow them."""
+        kept = pieces_touching(mask, before)
+        if (kept == mask).all():
+            return mask, prediction
+        strays = mask_to_frame(mask & ~kept, view, prediction.logits.shape[-1]).to(prediction.logits.device) > 0
+        return kept, prediction._replace(logits=prediction.logits.masked_fill(strays, -ROUGH_MASK_BOUND))
 
     def _doubt(self, target: SegmentedObject, index: int) -> float:
         """What the expected depth says against a slice; nothing where a person said how far the object reaches."""

@@ -24,7 +24,7 @@ from MedSAM2Lib.memory.bank import MemoryBank
 from MedSAM2Lib.memory.entry import MemoryEntry
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 
-__all__ = ["Tracker"]
+__all__ = ["ROUGH_MASK_BOUND", "Tracker"]
 
 ROUGH_MASK_BOUND = 10.0  # likewise for the mask of a neighbouring slice, which is no more than a hint
 PREVIOUS_LOGITS_BOUND = 32.0  # previous logits are clamped to +- this before they become a mask prompt (SAM 2)
@@ -49,9 +49,7 @@ class Tracker:
 
     def copy(self) -> Tracker:
         """A tracker that can be changed without changing this one; the network and the tensors are shared."""
-        return replace(
-            self, bank=self.bank.copy(), tracked_direction=dict(self.tracked_direction), pending=dict(self.pending)
-        )
+        return replace(self, bank=self.bank.copy(), tracked_direction=dict(self.tracked_direction), pending=dict(self.pending))
 
     def prompt(
         self,
@@ -77,9 +75,7 @@ class Tracker:
         self.pending[slice_index] = features.stride16, prediction, view
         return prediction
 
-    def adopt_mask(
-        self, slice_index: int, features: ImageFeatures, mask: Tensor, view: View | None = None
-    ) -> MaskPrediction:
+    def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor, view: View | None = None) -> MaskPrediction:
         """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
         self.pending[slice_index] = features.stride16, prediction, view

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MedSAM2Lib.postprocess import fill_holes, largest_component
+from MedSAM2Lib.postprocess import fill_holes, largest_component, pieces_touching
 
 
 def picture(*rows: str) -> np.ndarray:
@@ -83,3 +83,18 @@ def test_an_empty_mask_stays_empty_and_a_full_one_full() -> None:
 def test_one_slice_is_a_volume_too() -> None:
     kept = largest_component(picture("#..", "..#", "..#")[np.newaxis])
     assert kept[0].tolist() == picture("...", "..#", "..#").tolist()
+
+
+def test_only_pieces_that_touch_the_other_mask_are_kept() -> None:
+    mask = np.zeros((6, 6), dtype=bool)
+    mask[0, 0] = mask[4:, 4:] = True
+    other = np.zeros_like(mask)
+    other[5, 5] = True
+    kept = pieces_touching(mask, other)
+    assert kept[4:, 4:].all()
+    assert not kept[0, 0]
+
+
+def test_no_piece_is_kept_where_nothing_touches() -> None:
+    mask = np.eye(4, dtype=bool)
+    assert not pieces_touching(mask, np.zeros_like(mask)).any()

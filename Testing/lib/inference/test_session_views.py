@@ -80,9 +80,7 @@ def _memories_seen_through_the_views_of_their_slices(monkeypatch: pytest.MonkeyP
     [SMALL_BOX, Box3D(0, 7, 40, 30, 51, 41), MaskPrompt(3, tower()[3])],
     ids=["box", "box3d", "mask"],
 )
-def test_a_small_object_is_looked_at_closely(
-    a_tower: Session, view_of: Callable[[Session], View], prompt: Prompt
-) -> None:
+def test_a_small_object_is_looked_at_closely(a_tower: Session, view_of: Callable[[Session], View], prompt: Prompt) -> None:
     result = a_tower.add_prompt("organ", prompt)
     assert view_of(a_tower) == View(27, 37, 18, 18)
     assert np.array_equal(result.mask, tower()[3])
@@ -151,6 +149,17 @@ def test_a_prompt_beside_the_view_widens_it(
     assert result.confidence.presence > 0.9  # also of a mask: it is not lost on the way to the network
     pending = session._objects["organ"].tracker.pending
     assert (pending[index][1].logits > 0).any()
+
+
+def test_a_painted_mask_that_touches_the_edge_of_the_view_widens_it(a_tower: Session, view_of: Callable[[Session], View]) -> None:
+    a_tower.add_prompt("organ", SMALL_BOX)
+    narrow = view_of(a_tower)
+    mask = np.zeros((ROWS, COLUMNS), dtype=bool)
+    mask[narrow.row : narrow.row + narrow.height, narrow.column : narrow.column + 4] = True
+    result = a_tower.add_prompt("organ", MaskPrompt(5, mask))
+    assert view_of(a_tower).width >= 1.5 * narrow.width
+    assert not view_of(a_tower).cuts(mask)
+    assert np.array_equal(result.mask, mask)
 
 
 # ── what it remembers ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -111,3 +111,16 @@ def test_a_new_pass_forgets_only_its_own_direction() -> None:
 
 def test_an_empty_bank_shows_nothing() -> None:
     assert RecentBank(slots=7, max_pointers=16).select(3, UP, MANY) == Selection([], [])
+
+
+def test_a_copy_changes_alone() -> None:
+    bank = RecentBank(slots=7, max_pointers=16)
+    bank.add_conditioning(entry(1))
+    bank.insert(entry(2), UP)
+    copy = bank.copy()
+    assert copy.select(3, UP, MANY) == bank.select(3, UP, MANY)
+    copy.insert(entry(3), UP)
+    copy.add_conditioning(entry(5))
+    copy.forget(1)
+    assert list(bank.conditioning) == [1]
+    assert list(bank.tracked[UP]) == [2]
