@@ -68,7 +68,7 @@ def layer(module: str) -> int:
 
 
 def imports_of(module: str) -> set[str]:
-    tree = ast.parse((PACKAGE / Path(*module.split(".")).with_suffix(".py")).read_text())
+    tree = ast.parse((PACKAGE / Path(*module.split(".")).with_suffix(".py")).read_text(encoding="utf-8"))
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("MedSAM2Lib"):
@@ -102,4 +102,4 @@ def test_the_rim_imports_without_torch() -> None:
 
 def test_package_files_hold_a_docstring_and_nothing_else() -> None:
     for file in PACKAGE.rglob("__init__.py"):
-        assert [type(node) for node in ast.parse(file.read_text()).body] == [ast.Expr], file
+        assert [type(node) for node in ast.parse(file.read_text(encoding="utf-8")).body] == [ast.Expr], file

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from MedSAM2Lib.checkpoints import loading
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model, save_checkpoint
+from MedSAM2Lib.checkpoints.registry import MODELS
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.config import NETWORKS, network_config
 from MedSAM2Lib.network.sam2 import SAM2
@@ -72,7 +73,7 @@ def test_saved_weights_come_back_in_half_precision(a_network: SAM2, a_state: Sta
     save_checkpoint(a_network, "nano", a_path)
     model = load(a_path)
     assert all(torch.equal(value, a_state[key].half().float()) for key, value in model.network.state_dict().items())
-    assert (model.name, model.path, model.zoom) == ("weights.pt", a_path, 2.0)
+    assert (model.name, model.path, model.zoom) == ("weights.pt", a_path, MODELS["nano"].zoom)
     assert len(model.sha256) == 64
     assert model.network.config == NETWORKS["nano"]
 

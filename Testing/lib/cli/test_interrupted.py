@@ -57,7 +57,18 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
 
 def test_ctrl_c_in_the_middle_leaves_no_file(a_long_scan: Path, an_untrained_model: Path, tmp_path: Path) -> None:
     outputs = ["-o", tmp_path / "mask.nii.gz", "--preview", tmp_path / "p.png", "--report", tmp_path / "r.json"]
-    with started("segment", a_long_scan, *outputs, "--model", an_untrained_model, "--box", "organ:200:12,11,36,29") as process:
+    with started(
+        "segment",
+        a_long_scan,
+        *outputs,
+        "--model",
+        an_untrained_model,
+        "--no-depth-prior",
+        "--stop-after",
+        "0",
+        "--box",
+        "organ:200:12,11,36,29",
+    ) as process:
         wait_for(process, "propagating: 10%")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=_PATIENCE_S)
