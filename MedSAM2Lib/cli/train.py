@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if steps < 1 or args.threads < 1 or args.workers < 0:
         raise OptionError(f"Steps and threads count from 1, workers from 0, but {steps}, {args.threads}, {args.workers} came.")
     torch.set_num_threads(args.threads)
-    single = NANO_PLAN.single_slice_steps * steps // NANO_PLAN.steps
-    plan = replace(NANO_PLAN, steps=steps, single_slice_steps=single, seed=args.seed, workers=args.workers)
+    plan = replace(NANO_PLAN.scaled(steps), seed=args.seed, workers=args.workers)
     weights = train_nano(
         args.data,
         args.output,

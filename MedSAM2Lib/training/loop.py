@@ -7,7 +7,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -61,6 +61,14 @@ class TrainingPlan:
     save_every: int = 100
     validate_every: int = 500
     workers: int = 1
+
+    def scaled(self, steps: int) -> TrainingPlan:
+        """The same plan over another number of steps, its stages in proportion."""
+        share = steps / self.steps
+        encoder_steps = None if self.encoder_steps is None else round(self.encoder_steps * share)
+        return replace(
+            self, steps=steps, single_slice_steps=round(self.single_slice_steps * share), encoder_steps=encoder_steps
+        )
 
     def clip_length(self, step: int) -> int:
         if step < self.single_slice_steps:
