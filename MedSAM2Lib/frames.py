@@ -94,22 +94,23 @@ class View:
 MINIMUM_SIDE = 12  # slice pixels a zoomed view shows at least, as in training: below that there is nothing left to see
 
 
-def normalise(grey: Tensor) -> Tensor:
-    """(..., S, S) grey values 0..1 to (N, 3, S, S) network input; N is the product of the leading sizes."""
-    flat = grey.reshape(-1, 1, *grey.shape[-2:])
-    mean, std = (torch.tensor(values, device=grey.device).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    return (flat - mean) / std
+def normalise(channels: Tensor) -> Tensor:
+    """(N, 1 or 3, S, S) values 0..1 to (N, 3, S, S) network input; a single channel of grey serves as all three."""
+    mean, std = (torch.tensor(values, device=channels.device).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    return (channels - mean) / std
 
 
 def slice_to_frame(pixels: npt.NDArray[np.uint8], view: View, image_size: int) -> Tensor:
-    """(rows, columns) windowed grey values 0..255 to (3, S, S) network input.
+    """(rows, columns) windowed grey values 0..255 to (1, S, S), or (rows, columns, 3) colours to (3, S, S), 0..1.
 
     Bicubic with antialiasing on eight bits, as MedSAM2's scripts resize with PIL.
     """
+    if pixels.ndim == 3:
+        return torch.cat([slice_to_frame(channel, view, image_size) for channel in np.moveaxis(pixels, -1, 0)])
     shown = torch.from_numpy(np.ascontiguousarray(_cut(pixels, view))).float()
     if shown.shape != (image_size, image_size):
         shown = _resize_eight_bit(shown, image_size)
-    return normalise(shown / 255)[0]
+    return shown[None] / 255
 
 
 def mask_to_frame(mask: npt.NDArray[np.bool_], view: View, image_size: int) -> Tensor:

@@ -23,7 +23,7 @@ from MedSAM2Lib import metrics
 from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.errors import OptionError
-from MedSAM2Lib.frames import View, slice_to_frame
+from MedSAM2Lib.frames import View, normalise, slice_to_frame
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.intensity import apply_window
 from MedSAM2Lib.prompts import Box, Points
@@ -198,7 +198,7 @@ class _Ours:
         """(T, 3, S, S): the slices as the network sees them."""
         view = View.whole(*self.session.slice_shape)
         shown = [slice_to_frame(apply_window(plane, self.session.window), view, self._size) for plane in self._volume.array]
-        return torch.stack(shown).to(self._model.network.device)
+        return normalise(torch.stack(shown).to(self._model.network.device))
 
     def encode(self) -> _Steps:
         frame = self.frames()[:1]
@@ -224,7 +224,7 @@ class _Ours:
         self.session.add_prompt("object", Points(_CORRECTED, (x,), (y,), (True,)))
 
     def second_pass(self) -> _Steps:
-        yield from self.session.propagate(["object"])
+        yield from self.session.propagate(["object"], redo=True)
 
     def objects(self, volume: Any) -> _Steps:
         self.open(volume)

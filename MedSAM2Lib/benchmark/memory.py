@@ -30,7 +30,7 @@ class PeakMemory:
     peak_gib: float
 
 
-def measure_peak_memory(network_name: str, size: int, slices: int, threads: int | None) -> PeakMemory | None:
+def measure_peak_memory(network_name: str, size: int, slices: int, threads: int) -> PeakMemory | None:
     """One object from a box through a whole volume of size x size x slices, with the session's default feature cache.
 
     Whole slices, without an early stop. On the CPU, with random weights: the memory does not depend on them. None where
@@ -41,9 +41,8 @@ def measure_peak_memory(network_name: str, size: int, slices: int, threads: int 
         return pool.submit(_segment_and_measure, network_name, size, slices, threads).result()
 
 
-def _segment_and_measure(network_name: str, size: int, slices: int, threads: int | None) -> PeakMemory | None:
-    if threads is not None:
-        torch.set_num_threads(threads)
+def _segment_and_measure(network_name: str, size: int, slices: int, threads: int) -> PeakMemory | None:
+    torch.set_num_threads(threads)
     network = random_network(network_config(network_name, size))
     session = Session(LoadedModel(network, "random weights", Path(), "", None), SessionOptions(zoom=None, stop_after=0))
     before = _peak_bytes()
@@ -60,7 +59,7 @@ def _peak_bytes() -> int | None:
     """Of this process, so far."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent held when it started this process
-        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
     if sys.platform == "win32":

@@ -22,7 +22,7 @@ from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 
-__all__ = ["object_boxes", "random_network", "random_volume"]
+__all__ = ["last_layer", "object_boxes", "random_network", "random_volume"]
 
 _OBJECT_SCORE = 6.0  # added to the object score, so that objects are found
 _LOGIT_SCALE = 4.0  # of the hypernetworks' last layers: mask logits then spread over about +-10
@@ -44,8 +44,8 @@ def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
             _draw(module, normal)
         normal(network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, 1.0)
         for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
-            _balance(_last_layer(mlp))
-        _last_layer(network.sam_mask_decoder.pred_obj_score_head).bias.add_(_OBJECT_SCORE)
+            _balance(last_layer(mlp))
+        last_layer(network.sam_mask_decoder.pred_obj_score_head).bias.add_(_OBJECT_SCORE)
     return network.requires_grad_(False)
 
 
@@ -67,7 +67,7 @@ def _draw(module: nn.Module, normal: Callable[..., None]) -> None:
                 normal(parameter, 0.3 if name.startswith("pos_embed") else 1.0)
 
 
-def _last_layer(mlp: nn.Module) -> nn.Linear:
+def last_layer(mlp: nn.Module) -> nn.Linear:
     assert isinstance(mlp, MLP)
     layer = mlp.layers[-1]
     assert isinstance(layer, nn.Linear)

@@ -1,4 +1,8 @@
-"""Image features per slice and view: encoded once, kept while a byte budget lasts, least recently used goes first."""
+"""Image features per slice and view: encoded once, kept while a byte budget lasts, least recently used goes first.
+
+A network whose channels are neighbouring slices sees a slice differently in either direction; for all others the
+direction makes no difference.
+"""
 
 from __future__ import annotations
 
@@ -8,58 +12,99 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from MedSAM2Lib.frames import View, slice_to_frame
+from MedSAM2Lib.frames import View, normalise, slice_to_frame
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
 
-__all__ = ["Embeddings"]
+__all__ = ["FORWARD", "Embeddings"]
+
+FORWARD = 1  # towards higher slice indices; also how a prompted slice is seen that no pass has reached yet
+_Key = tuple[int, View, int]  # slice index, view, direction
 
 
 class Embeddings:
     """Features of one volume through one intensity window.
 
-    read_slice   slice index -> (rows, columns) uint8, already windowed
+    read_slice   slice index -> (rows, columns) uint8, already windowed; of a set of images also (rows, columns, 3)
+    slice_count  of the volume; neighbours beyond its ends are replaced by the slice itself
     byte_budget  features kept; a slice that fell out is encoded again when asked for
     batch        slices sent through the encoder at once by `prefetch`; 1 is fastest on a CPU
+    ordered      slices lie one above the other; else a network that sees neighbours sees each image by itself
     """
 
     def __init__(
-        self, network: SAM2, read_slice: Callable[[int], npt.NDArray[np.uint8]], *, byte_budget: int, batch: int = 1
+        self,
+        network: SAM2,
+        read_slice: Callable[[int], npt.NDArray[np.uint8]],
+        slice_count: int,
+        *,
+        byte_budget: int,
+        batch: int = 1,
+        ordered: bool = True,
     ) -> None:
         self._network = network
         self._read_slice = read_slice
+        self._slice_count = slice_count
         self._byte_budget = byte_budget
         self.batch = batch
-        self._kept: OrderedDict[tuple[int, View], ImageFeatures] = OrderedDict()
+        self._sees_neighbours = ordered and network.config.neighbour_channels
+        self._kept: OrderedDict[_Key, ImageFeatures] = OrderedDict()
         self._kept_bytes = 0
         self.encoded = 0  # slices sent through the encoder so far
 
-    def features(self, slice_index: int, view: View) -> ImageFeatures:
+    def features(self, slice_index: int, view: View, direction: int = FORWARD) -> ImageFeatures:
         """Features of one slice, batch dimension 1."""
-        key = (slice_index, view)
+        key = self._key(slice_index, view, direction)
         if key not in self._kept:
-            self._encode([slice_index], view)
+            self._encode([key])
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def prefetch(self, slice_indices: Sequence[int], view: View) -> None:
+    def prefetch(self, slice_indices: Sequence[int], view: View, direction: int = FORWARD) -> None:
         """When the first of these slices is missing: encodes it and those that follow, as many as are encoded at once."""
-        missing = [index for index in slice_indices[: self.batch] if (index, view) not in self._kept]
-        if len(missing) > 1 and missing[0] == slice_indices[0]:  # else full batches would be followed by small ones
-            self._encode(missing, view)
+        keys = [self._key(index, view, direction) for index in slice_indices[: self.batch]]
+        missing = [key for key in keys if key not in self._kept]
+        if len(missing) > 1 and missing[0] == keys[0]:  # else full batches would be followed by small ones
+            self._encode(missing)
 
-    def _encode(self, slice_indices: Sequence[int], view: View) -> None:
-        side = self._network.config.image_size
-        frames = torch.stack([slice_to_frame(self._read_slice(index), view, side) for index in slice_indices])
-        encoded = self._network.encode_image(frames.to(self._network.device))
-        self.encoded += len(slice_indices)
-        for row, index in enumerate(slice_indices):
-            # A copy: a view of the batch would keep the whole batch alive.
-            features = ImageFeatures(*(level.clone() for level in encoded.row(row))) if len(slice_indices) > 1 else encoded
-            self._kept[index, view] = features
-            self._kept_bytes += _bytes(features)
-        while self._kept_bytes > self._byte_budget and len(self._kept) > len(slice_indices):
+    @property
+    def kept_bytes(self) -> int:
+        """Of the features that are kept at the moment."""
+        return self._kept_bytes
+
+    def limit(self, byte_budget: int) -> None:
+        """Another budget from now on; what does not fit goes at once."""
+        self._byte_budget = byte_budget
+        self._drop_beyond(byte_budget, least=0)
+
+    def _drop_beyond(self, byte_budget: int, least: int) -> None:
+        while self._kept_bytes > byte_budget and len(self._kept) > least:
             self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
+
+    def _key(self, slice_index: int, view: View, direction: int) -> _Key:
+        return slice_index, view, direction if self._sees_neighbours else FORWARD
+
+    def _encode(self, keys: Sequence[_Key]) -> None:
+        frames = normalise(torch.stack([self._frame(key) for key in keys]).to(self._network.device))
+        encoded = self._network.encode_image(frames)
+        self.encoded += len(keys)
+        for row, key in enumerate(keys):
+            # A copy: a view of the batch would keep the whole batch alive.
+            features = ImageFeatures(*(level.clone() for level in encoded.row(row))) if len(keys) > 1 else encoded
+            self._kept[key] = features
+            self._kept_bytes += _bytes(features)
+        self._drop_beyond(self._byte_budget, least=len(keys))
+
+    def _frame(self, key: _Key) -> Tensor:
+        """(1, S, S) or, of a slice between its neighbours, (3, S, S)."""
+        index, view, direction = key
+        shown = [index]
+        if self._sees_neighbours:
+            around = (index - direction, index, index + direction)
+            shown = [other if 0 <= other < self._slice_count else index for other in around]
+        side = self._network.config.image_size
+        return torch.cat([slice_to_frame(self._read_slice(other), view, side) for other in shown])
 
 
 def _bytes(features: ImageFeatures) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from MedSAM2Lib.network.layers import attend
 from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
 
 __all__ = ["Attention", "RotaryAttention"]
@@ -30,9 +30,7 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, Nq, C), (B, Nk, Ck), (B, Nk, Ck) to (B, Nq, C)."""
-        attended = F.scaled_dot_product_attention(
-            self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
-        )
+        attended = attend(self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value)))
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 
@@ -64,7 +62,7 @@ class RotaryAttention(Attention):
             attended = self.v_proj(_attend_in_chunks(q, k, value))
         else:
             v = self.v_proj(value)
-            attended = F.scaled_dot_product_attention(q.to(v.dtype)[:, None], k.to(v.dtype)[:, None], v[:, None])[:, 0]
+            attended = attend(q.to(v.dtype)[:, None], k.to(v.dtype)[:, None], v[:, None])[:, 0]
         out: Tensor = self.out_proj(attended)
         return out
 

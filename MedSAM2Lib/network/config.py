@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["NETWORKS", "NetworkConfig", "TrunkConfig", "network_config"]
+__all__ = ["NETWORKS", "SAM_NETWORKS", "NetworkConfig", "SAMConfig", "TrunkConfig", "network_config"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class NetworkConfig:
     box_as_mask: bool = False
     # True: the mask of the slice before enters likewise, beside the memories, so that a small network need not find it.
     follow_mask: bool = False
+    # True: the image's channels are the slice before (in the direction of the pass), the slice, and the slice after, so
+    # that a small network sees depth where SAM 2 sees three times the same grey.
+    neighbour_channels: bool = False
+    # True: mask prompts (the rough and the followed ones too) also meet the finer features inside the mask decoder.
+    fine_mask_prompt: bool = False
+    # True: three candidate masks for the first click only. SAM 2 also draws them for a click that corrects, while tracking, and
+    # where its single mask is unstable; a small network's expected IoU is a poor judge between them.
+    single_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -54,6 +62,26 @@ class NetworkConfig:
     def feature_size(self) -> int:
         """Side of the stride-16 grid that memories and prompts live on, tokens."""
         return self.image_size // 16
+
+
+@dataclass(frozen=True)
+class SAMConfig:
+    """SAM, which has no memory (Kirillov et al., arXiv 2304.02643). The defaults are its ViT-B, which MedSAM fine-tuned."""
+
+    embed_dim: int = 768  # channels of the encoder's tokens
+    depth: int = 12  # blocks of the encoder
+    num_heads: int = 12
+    window: int = 14  # side of the attention window, tokens
+    global_attention_blocks: tuple[int, ...] = (2, 5, 8, 11)  # indices of blocks that attend over the whole grid
+    patch_size: int = 16  # side of a token, pixels
+    image_size: int = 1024  # side S of the square the network sees, pixels
+    hidden_dim: int = 256  # channels after the neck and of prompt tokens
+    feedforward_dim: int = 2048  # inside the mask decoder
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the grid of tokens."""
+        return self.image_size // self.patch_size
 
 
 _TRUNKS = {
@@ -84,6 +112,9 @@ NETWORKS: dict[str, NetworkConfig] = {
         for size, trunk in _TRUNKS.items()
     },
 }
+
+# Networks that segment one slice from its own prompt, and know nothing of other slices.
+SAM_NETWORKS: dict[str, SAMConfig] = {"medsam": SAMConfig()}
 
 
 def network_config(name: str, image_size: int | None = None) -> NetworkConfig:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
-from MedSAM2Lib.network.layers import MLP
+from MedSAM2Lib.network.layers import MLP, attend, from_windows, to_windows
 
 __all__ = ["Hiera"]
 
@@ -21,24 +21,9 @@ _LAYER_NORM_EPS = 1e-6
 
 
 def _pool(x: Tensor) -> Tensor:
-    """2 x 2 maximum of (B, H, W, C), contiguous. Written out: max_pool2d wants channels first, which takes ten times as
-    long to rearrange as this takes altogether, and it was wrong for strided views on MPS (torch 2.7)."""
-    upper, lower = x[:, ::2], x[:, 1::2]
-    return torch.maximum(torch.maximum(upper[:, :, ::2], upper[:, :, 1::2]), torch.maximum(lower[:, :, ::2], lower[:, :, 1::2]))
-
-
-def _to_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W, C) to (B * windows, height, width, C); the windows fill the grid."""
-    batch, rows, columns, channels = x.shape
-    x = x.reshape(batch, rows // height, height, columns // width, width, channels).transpose(2, 3)
-    return x.reshape(-1, height, width, channels).contiguous()  # a single window is a strided view still
-
-
-def _from_windows(x: Tensor, rows: int, columns: int) -> Tensor:
-    """(B * windows, height, width, C) back to (B, rows, columns, C)."""
-    height, width, channels = x.shape[1:]
-    x = x.reshape(-1, rows // height, columns // width, height, width, channels).transpose(2, 3)
-    return x.reshape(-1, rows, columns, channels)
+    """2 x 2 maximum of (B, H, W, C), contiguous. max_pool2d was wrong for strided views on MPS (torch 2.7)."""
+    channels_first = x.contiguous().permute(0, 3, 1, 2)  # in its memory still channels last, so nothing is rearranged
+    return F.max_pool2d(channels_first, 2).permute(0, 2, 3, 1)
 
 
 def _spans(length: int, window: int) -> list[tuple[int, int, int]]:
@@ -80,7 +65,7 @@ class MultiScaleAttention(nn.Module):
         def split(t: Tensor) -> Tensor:  # (B, heads, tokens, dim_out / heads)
             return t.reshape(batch, -1, self.heads, t.shape[-1] // self.heads).transpose(1, 2)
 
-        attended = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
+        attended = attend(split(q), split(k), split(v), mask)
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
         return out
 
@@ -125,9 +110,9 @@ class MultiScaleBlock(nn.Module):
 
     def _attend_in_windows(self, x: Tensor, height: int, width: int) -> Tensor:
         """Windows of height x width tokens that fill x; the rest of a whole window is padding."""
-        attended = self.attn(_to_windows(x, height, width), padding=self.window**2 - height * width)
+        attended = self.attn(to_windows(x, height, width), padding=self.window**2 - height * width)
         shrink = 2 if self.pools else 1
-        return _from_windows(attended, x.shape[1] // shrink, x.shape[2] // shrink)
+        return from_windows(attended, x.shape[1] // shrink, x.shape[2] // shrink)
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

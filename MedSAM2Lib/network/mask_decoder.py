@@ -29,8 +29,10 @@ class DecodedMasks(NamedTuple):
 
 
 class MaskDecoder(nn.Module):
-    def __init__(self, dim: int, feedforward_dim: int) -> None:
+    def __init__(self, dim: int, feedforward_dim: int, single_mask: bool = False) -> None:
+        """single_mask: the single answer stands, however unstable it is."""
         super().__init__()
+        self.single_mask = single_mask
         self.transformer = TwoWayTransformer(dim, feedforward_dim)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(_MASK_TOKENS, dim)
@@ -69,7 +71,7 @@ class MaskDecoder(nn.Module):
         logits, iou, tokens, object_score = self._decode_all(image, image_pos, sparse, dense, stride8, stride4)
         if multimask:
             return DecodedMasks(logits[:, 1:], iou[:, 1:], tokens[:, 1:], object_score)
-        if not self.training:
+        if not (self.training or self.single_mask):
             chosen_logits, chosen_iou = _stable_or_best(logits, iou)
             return DecodedMasks(chosen_logits, chosen_iou, tokens[:, :1], object_score)
         return DecodedMasks(logits[:, :1], iou[:, :1], tokens[:, :1], object_score)

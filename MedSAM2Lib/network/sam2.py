@@ -76,8 +76,8 @@ class SAM2(nn.Module):
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = MemoryAttention(dim, memory_dim, config.feedforward_dim, config.memory_layers)
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
-        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, config.box_as_mask)
-        self.sam_mask_decoder = MaskDecoder(dim, config.feedforward_dim)
+        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, config.box_as_mask, config.fine_mask_prompt)
+        self.sam_mask_decoder = MaskDecoder(dim, config.feedforward_dim, config.single_mask)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:
             self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
@@ -122,8 +122,12 @@ class SAM2(nn.Module):
         mask         (B, 1, S / 4, S / 4) logits: the previous answer when a click corrects it
         doubt        subtracted from the object score: what speaks against the object being here, apart from the image
         """
-        # None or one point is ambiguous: three candidates, of which the best is kept. A box (two corners) is not.
-        multimask = points is None or points.labels.shape[1] <= 1
+        # One point is ambiguous, and for SAM 2 so is none: three candidates, of which the best is kept. A box (two
+        # corners) is not.
+        if self.config.single_mask:
+            multimask = points is not None and points.labels.shape[1] <= 1 and mask is None
+        else:
+            multimask = points is None or points.labels.shape[1] <= 1
         return self._predict(conditioned, features, points, mask, multimask, doubt)
 
     def _predict(
@@ -140,10 +144,12 @@ class SAM2(nn.Module):
             points = PointTensors(
                 conditioned.new_zeros(batch, 1, 2), torch.full((batch, 1), PointLabel.PADDING, device=conditioned.device)
             )
-        sparse, dense = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
-        decoded = self.sam_mask_decoder(
-            conditioned, self.sam_prompt_encoder.grid_encoding(), sparse, dense, features.stride8, features.stride4, multimask
-        )
+        prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
+        stride8, stride4 = features.stride8, features.stride4
+        if prompt.fine is not None:
+            stride8, stride4 = stride8 + prompt.fine[0], stride4 + prompt.fine[1]
+        grid = self.sam_prompt_encoder.grid_encoding()
+        decoded = self.sam_mask_decoder(conditioned, grid, prompt.sparse, prompt.dense, stride8, stride4, multimask)
         row = torch.arange(batch, device=conditioned.device)
         best = decoded.iou.argmax(-1)
         object_score = decoded.object_score - doubt  # (B, 1)

@@ -5,6 +5,8 @@ Kirillov et al., arXiv 2304.02643, appendix A.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from MedSAM2Lib.network.attention import Attention
@@ -16,14 +18,14 @@ _HEADS = 8
 
 
 class TwoWayBlock(nn.Module):
-    def __init__(self, dim: int, feedforward_dim: int, is_first: bool) -> None:
+    def __init__(self, dim: int, mlp: nn.Module, is_first: bool) -> None:
         super().__init__()
         self.is_first = is_first
         self.self_attn = Attention(dim, _HEADS)
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = Attention(dim, _HEADS, internal_dim=dim // 2)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, feedforward_dim, dim)
+        self.mlp = mlp
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, _HEADS, internal_dim=dim // 2)
@@ -43,9 +45,15 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    def __init__(self, dim: int, feedforward_dim: int, depth: int = 2) -> None:
+    """`perceptron` makes the feed-forward part from its widths: checkpoints of SAM and of SAM 2 name its layers differently."""
+
+    def __init__(
+        self, dim: int, feedforward_dim: int, depth: int = 2, perceptron: Callable[[int, int, int], nn.Module] = MLP
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(dim, feedforward_dim, is_first=index == 0) for index in range(depth))
+        self.layers = nn.ModuleList(
+            TwoWayBlock(dim, perceptron(dim, feedforward_dim, dim), is_first=index == 0) for index in range(depth)
+        )
         self.final_attn_token_to_image = Attention(dim, _HEADS, internal_dim=dim // 2)
         self.norm_final_attn = nn.LayerNorm(dim)
 

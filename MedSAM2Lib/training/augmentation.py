@@ -83,7 +83,7 @@ def is_visible(image: FloatArray, mask: BoolArray) -> bool:
 
 
 def augment(rng: np.random.Generator, images: FloatArray) -> FloatArray:
-    """A clip (T, S, S), 0..1, with changed grey values, again 0..1."""
+    """The slices of a clip (N, S, S), 0..1, with changed grey values, again 0..1."""
     size = images.shape[-1]
     if rng.random() < 0.25:
         images = np.power(images, np.float32(log_uniform(rng, 0.6, 1.65)))

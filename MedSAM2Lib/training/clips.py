@@ -70,7 +70,7 @@ _SYNTHETIC_SPACING = (2.0, 1.0, 1.0)  # the middle of what synthetic_patient dra
 class Clip:
     """One object through T slices in one S x S crop; `masks[0]`, the prompted slice, is not empty."""
 
-    images: FloatArray  # (T, S, S), 0..1
+    images: FloatArray  # (T + 2, S, S), 0..1: the slices between the one before and the one after them
     masks: BoolArray  # (T, S, S); empty where the object has ended
     kind: str  # "scan", "label map", "supervoxel" or "synthetic"
     name: str  # volume and structure, for people
@@ -162,7 +162,7 @@ class ClipSource:
     def sample_batch(
         self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int = 0
     ) -> tuple[FloatArray, BoolArray]:
-        """images (B, T, S, S) float32, 0..1, and masks (B, T, S, S) bool; a function of the source's and these arguments."""
+        """images (B, T + 2, S, S) float32, 0..1, and masks (B, T, S, S) bool; a function of the source's and these arguments."""
         clips = [self.sample(rng, image_size, length, step=step) for _ in range(batch_size)]
         return np.stack([clip.images for clip in clips]), np.stack([clip.masks for clip in clips])
 
@@ -310,20 +310,20 @@ def _make_clip(
         return None
     height, width = (size for a, size in enumerate(volume.shape) if a != axis)
     rows, columns = view.window((height, width))
-    mask = target.cut(axis, view.indices, rows, columns)
+    mask = target.cut(axis, view.indices[1:-1], rows, columns)
     if volume.image is not None:
         values = np.moveaxis(volume.image, axis, 0)[view.indices, rows, columns].astype(np.float32)
-        low, high = choose_window(rng, volume, values[0], mask[0])
+        low, high = choose_window(rng, volume, values[1], mask[0])
         values = np.clip((values - low) / (high - low), 0.0, 1.0)
     else:
         assert volume.label is not None
         label = np.ascontiguousarray(np.moveaxis(volume.label, axis, 0)[view.indices, rows, columns])
         values = render_labels(label, rng, tissues=volume.tissues)
     sampled = resample(view, np.concatenate([values, mask], dtype=np.float32), rows, columns)
-    images, masks = sampled[:length], sampled[length:] >= 0.5
+    images, masks = sampled[: length + 2], sampled[length + 2 :] >= 0.5
     if masks[0].sum() < max(4.0, _LEAST_PIXELS * image_size**2):
         return None
     drawn = kind in ("synthetic", "label map")  # where contrast is chance, most objects without any are passed over
-    if drawn and not is_visible(images[0], masks[0]) and rng.random() > _HIDDEN_SHARE:
+    if drawn and not is_visible(images[1], masks[0]) and rng.random() > _HIDDEN_SHARE:
         return None
     return Clip(augment(rng, images), masks, kind, f"{volume.name}: {target.name}")

@@ -32,7 +32,10 @@ class BatchSource(Protocol):
     def __call__(
         self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """images (B, T, S, S) float32 0..1 and masks (B, T, S, S) bool, a function of the arguments alone."""
+        """images (B, T + 2, S, S) float32, 0..1, and masks (B, T, S, S) bool of all slices but the outer two.
+
+        A function of the arguments alone.
+        """
 
 
 _EVALUATION_SEED = 2**31  # a stream of random numbers that no training step uses

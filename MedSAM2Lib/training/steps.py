@@ -21,6 +21,7 @@ from MedSAM2Lib.training.prompting import append_points, box_prompt, click_promp
 
 __all__ = ["PromptMix", "clip_loss", "track_clip"]
 
+
 @dataclass(frozen=True)
 class PromptMix:
     """How often a clip starts with which prompt, and how often it is corrected.
@@ -32,13 +33,18 @@ class PromptMix:
     box: float = 0.75
     click: float = 0.1
     correction: float = 0.2  # probability that a clip gets a corrective click
+    alone: float = 0.1  # probability that a network with neighbours as channels does not see a clip's
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
 
 def clip_loss(
     network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, weights: LossWeights, generator: torch.Generator
 ) -> Tensor:
-    """Mean loss over the slices (and corrections) of a batch of clips; images and masks are (B, T, S, S)."""
+    """Mean loss over the slices (and corrections) of a batch of clips.
+
+    images  (B, T + 2, S, S), 0..1: the slices between the one before and the one after them
+    masks   (B, T, S, S) bool
+    """
     losses: list[Tensor] = []
 
     def add_loss(prediction: MaskPrediction, index: int) -> None:
@@ -56,9 +62,11 @@ def track_clip(
     generator: torch.Generator,
     on_prediction: Callable[[MaskPrediction, int], None],
 ) -> None:
-    """Runs a batch of clips through prompt, corrections and tracking; reports every prediction with its slice index."""
-    length = images.shape[1]
-    features = _split_slices(network.encode_image(normalise(images)), length)
+    """Runs a batch of clips (as in `clip_loss`) through prompt, corrections and tracking; reports every prediction with
+    its slice index."""
+    length = masks.shape[1]
+    channels = _with_neighbours(images, mix, generator) if network.config.neighbour_channels else images[:, 1:-1, None]
+    features = _split_slices(network.encode_image(normalise(channels.flatten(0, 1))), length)
     bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
     tracker = Tracker(network, bank, mix.pointer_span, memory_dtype=None)
     draw = torch.rand(2, generator=generator)
@@ -87,6 +95,20 @@ def _first_prompt(
         return tracker.adopt_mask(0, features, masks[:, None]), None
     points = box_prompt(masks, generator) if draw < mix.box else click_prompt(masks, generator)
     return tracker.prompt(0, features, points), points
+
+
+def _with_neighbours(images: Tensor, mix: PromptMix, generator: torch.Generator) -> Tensor:
+    """(B, T + 2, S, S) to (B, T, 3, S, S): each slice between the one before and the one after it.
+
+    Some clips lack neighbours, as single images do. The prompted slice may be seen from either side, because a session
+    sees it once for both directions.
+    """
+    channels = torch.stack((images[:, :-2], images[:, 1:-1], images[:, 2:]), dim=2)
+    alone, turned = torch.rand(2, len(images), generator=generator)
+    channels[alone < mix.alone] = images[alone < mix.alone, 1:-1, None]
+    turned = turned < 0.5
+    channels[turned, 0] = channels[turned, 0].flip(1)
+    return channels
 
 
 def _split_slices(features: ImageFeatures, length: int) -> list[ImageFeatures]:

@@ -16,7 +16,7 @@ from MedSAM2Lib.training.steps import PromptMix, track_clip
 
 __all__ = ["ClipValidation"]
 
-_BOX_ONLY = replace(PromptMix(), box=1.0, click=0.0, correction=0.0)
+_BOX_ONLY = replace(PromptMix(), box=1.0, click=0.0, correction=0.0, alone=0.0)
 _VALIDATION_STEP = 10**9  # a number that no training step reaches, so that no training batch is validated on
 
 

@@ -47,7 +47,7 @@ class View:
     """Slices of an axis, the prompted one first, and where in the slice each output pixel lies."""
 
     axis: int
-    indices: npt.NDArray[np.int64]  # (T,)
+    indices: npt.NDArray[np.int64]  # (T + 2,): between the slice before the prompted one and the slice after the last
     rows: FloatArray  # (S, S) voxels
     columns: FloatArray  # (S, S) voxels
     shrink: tuple[float, float]  # voxels of (row, column) per output pixel
@@ -106,7 +106,10 @@ def choose_view(
 def _choose_slices(
     rng: np.random.Generator, profile: Profile, size: int, spacing: float, length: int
 ) -> tuple[npt.NDArray[np.int64], tuple[int, int, int, int]] | None:
-    """Slice indices (length,) of an axis of `size` slices, the prompted one first, and the target's box on it."""
+    """Slice indices (length + 2,) of an axis of `size` slices, the prompted one second, and the target's box on it.
+
+    The first and the last are only looked at; where the volume ends, they stay inside.
+    """
     if size < length or not len(profile.areas):
         return None
     step = int(np.clip(round(log_uniform(rng, *_STEP_MM) / spacing), 1, _LARGEST_STEP))
@@ -123,7 +126,8 @@ def _choose_slices(
         if chance.any():
             n = int(rng.choice(len(chance), p=chance / chance.sum()))
             row0, column0, row1, column1 = profile.boxes[n].tolist()
-            return profile.first + n + way * step * np.arange(length), (row0, column0, row1, column1)
+            indices = profile.first + n + way * step * np.arange(-1, length + 1)
+            return np.clip(indices, 0, size - 1), (row0, column0, row1, column1)
     return None
 
 

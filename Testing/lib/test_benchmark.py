@@ -16,16 +16,8 @@ from MedSAM2Lib.benchmark.subject import object_boxes, random_network, random_vo
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.cli.main import main
 from MedSAM2Lib.errors import OptionError
-from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
+from Testing.lib.network.parity.weights import SMALL
 
-SMALL = NetworkConfig(
-    trunk=TrunkConfig(16, 1, (1, 2, 3, 1), (4,), (8, 6, 6, 3), (7, 7)),
-    image_size=128,
-    hidden_dim=128,
-    memory_dim=64,
-    memory_layers=2,
-    feedforward_dim=96,
-)
 PLAN = Plan(slices=4, encoder_repeats=2, first_mask_repeats=2, prompt_repeats=3, objects=2, most_object_slices=2)
 
 needs_reference = pytest.mark.skipif(not reference_is_installed(), reason="Meta's package sam2 1.1.0 is installed apart")
@@ -90,6 +82,13 @@ def test_weights_that_are_not_here_are_random() -> None:
     assert network_name(model) == "medsam2"
 
 
+def test_threads_are_those_asked_for_or_those_that_suit_the_network() -> None:
+    prepare("medsam2", None, 64, "cpu", 2, random_weights=False)
+    assert torch.get_num_threads() == 2
+    prepare("medsam2", None, 64, "cpu", None, random_weights=False)
+    assert torch.get_num_threads() == 1
+
+
 def test_a_file_is_loaded_or_its_network_must_be_named(an_untrained_model: Path) -> None:
     assert prepare(str(an_untrained_model), None, None, "cpu", None, random_weights=False).name == "untrained.pt"
     with pytest.raises(OptionError, match="give --network"):
@@ -104,10 +103,8 @@ def test_the_memory_is_measured_in_a_process_of_its_own() -> None:
 
 
 def test_the_command_prints_a_table_and_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
     arguments = ["benchmark", "--model", "nano", "--size", "64", "--slices", "3", "--threads", "1", "--json"]
     assert main([*arguments, str(tmp_path / "figures.json")]) == 0
-    torch.set_num_threads(threads)
     said = capsys.readouterr().out
     assert said.startswith("nano with random weights at 64 pixels, 3 slices, cpu, 1 thread, float32")
     assert "encoder runs, each slice once" in said

@@ -16,6 +16,7 @@ from MedSAM2Lib.frames import (
     logits_to_frame,
     logits_to_slice,
     mask_to_frame,
+    normalise,
     slice_to_frame,
 )
 
@@ -23,11 +24,9 @@ ROWS, COLUMNS = 200, 300
 
 
 def grey_levels(frame: Tensor) -> npt.NDArray[np.float64]:
-    """A (3, S, S) network input back to grey values 0..255; all three channels hold the same image."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    channels = (frame * std + mean) * 255
-    torch.testing.assert_close(channels[0], channels[1], atol=1e-3, rtol=0)
-    levels: npt.NDArray[np.float64] = channels[0].double().numpy()
+    """A (1, S, S) frame of 0..1 back to grey values 0..255."""
+    assert frame.ndim == 3
+    levels: npt.NDArray[np.float64] = (frame[0] * 255).double().numpy()
     return levels
 
 
@@ -143,6 +142,13 @@ def test_beyond_the_slice_a_view_is_black(a_slice: npt.NDArray[np.uint8]) -> Non
     levels = grey_levels(slice_to_frame(a_slice, View(row=-64, column=0, height=128, width=128), 128))
     np.testing.assert_allclose(levels[:64], 0, atol=1e-3)
     np.testing.assert_allclose(levels[64:], a_slice[:64, :128], atol=1e-3)
+
+
+def test_grey_serves_as_all_three_channels_and_each_has_imagenets_statistics() -> None:
+    grey, colours = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    torch.testing.assert_close(normalise(grey) * std + mean, grey.expand(2, 3, 4, 4))
+    torch.testing.assert_close(normalise(colours) * std + mean, colours)
 
 
 # ── masks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

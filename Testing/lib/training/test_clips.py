@@ -79,7 +79,8 @@ def _clips(source: ClipSource, count: int = 12, length: int = 3) -> list[Clip]:
 def test_every_kind_gives_clips_of_the_right_shape_whose_first_mask_is_not_empty(a_train_folder: Path, kind: str) -> None:
     for clip in _clips(_source(a_train_folder, only=[kind])):
         assert clip.kind == kind
-        assert clip.images.shape == clip.masks.shape == (3, SIZE, SIZE)
+        assert clip.images.shape == (5, SIZE, SIZE)
+        assert clip.masks.shape == (3, SIZE, SIZE)
         assert clip.images.dtype == np.float32
         assert clip.masks.dtype == np.bool_
         assert clip.images.min() >= 0
@@ -94,8 +95,23 @@ def test_all_kinds_are_drawn(a_train_folder: Path) -> None:
 
 def test_the_mask_lies_on_the_object(a_train_folder: Path) -> None:
     for clip in _clips(_source(a_train_folder, only=["scan"], held_out=["ct"]), count=30, length=1):
-        inside, outside = clip.images[clip.masks], clip.images[~clip.masks]
+        images = clip.images[1:-1]
+        inside, outside = images[clip.masks], images[~clip.masks]
         assert abs(float(np.median(inside) - np.median(outside))) > 0.05
+
+
+def test_a_clips_slices_follow_one_another_with_one_more_at_either_end(a_train_folder: Path) -> None:
+    label = _ball((16, 40, 40), (8, 20, 20), 7).astype(np.uint8)
+    brighter_upwards = np.broadcast_to(np.arange(20, 180, 10, np.uint8)[:, None, None], label.shape)
+    np.savez(a_train_folder / "scan.npz", image=brighter_upwards, label=label, spacing=np.ones(3, np.float32))
+    _write_manifest(a_train_folder, [_entry("scan", "image+label", {"organ": [1]})])
+    clips = _clips(_source(a_train_folder, only=["scan"]), count=40)
+    steps = np.stack([np.diff(clip.images.mean(axis=(1, 2))) for clip in clips])  # (clips, 4)
+    upwards = steps.sum(axis=1) > 0
+    steps[~upwards] *= -1
+    assert steps.min() > -0.02  # noise, and slices along j or i, which are all alike
+    assert (steps.min(axis=1) > 0.02)[upwards].sum() > 5
+    assert (steps.min(axis=1) > 0.02)[~upwards].sum() > 5
 
 
 def test_scattered_lesions_are_split_into_pieces(a_train_folder: Path) -> None:
@@ -136,10 +152,32 @@ def test_a_view_contains_the_object_it_was_chosen_for() -> None:
         view = choose_view(rng, shape, volume.spacing, target, 0, 64, 1)
         assert view is not None
         rows, columns = view.window(shape[1:])
-        mask = target.cut(0, view.indices, rows, columns)
+        mask = target.cut(0, view.indices[1:-1], rows, columns)
         seen = resample(view, mask.astype(np.float32), rows, columns)[0] >= 0.5
-        expected = label[view.indices[0]].sum() / (view.shrink[0] * view.shrink[1])
+        expected = label[view.indices[1]].sum() / (view.shrink[0] * view.shrink[1])
         assert seen.sum() == pytest.approx(expected, rel=0.25)
+
+
+def _slices_of_views(depth: int, length: int) -> list[list[int]]:
+    """The slices of 30 views of a ball in the middle of a volume of so many slices."""
+    label = _ball((depth, 40, 40), (depth // 2, 20, 20), 12).astype(np.uint8)
+    volume = TrainingVolume("ball", (2.0, 1.0, 1.0), label, label)
+    (target,) = label_targets(volume, "ball", [1], split=False)
+    rng = np.random.default_rng(0)
+    views = [choose_view(rng, label.shape, volume.spacing, target, 0, SIZE, length) for _ in range(30)]
+    return [view.indices.tolist() for view in views if view is not None]
+
+
+def test_the_outer_two_slices_of_a_view_are_neighbours_of_the_others() -> None:
+    views = _slices_of_views(depth=60, length=3)
+    steps = {tuple(np.diff(indices)) for indices in views}
+    assert all(len(indices) == 5 and len(set(np.diff(indices))) == 1 for indices in views)
+    assert {(1, 1, 1, 1), (-1, -1, -1, -1)} < steps
+
+
+def test_at_the_ends_of_the_volume_the_outer_two_slices_of_a_view_repeat() -> None:
+    views = _slices_of_views(depth=4, length=4)
+    assert {tuple(indices) for indices in views} == {(0, 0, 1, 2, 3, 3), (3, 3, 2, 1, 0, 0)}
 
 
 def test_a_ct_window_shows_the_object() -> None:

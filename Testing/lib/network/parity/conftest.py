@@ -1,22 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from torch import Tensor
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import SAM2
-from Testing.lib.network.parity.weights import SMALL, SMALL_2_0, random_network, random_slices
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in one order, on whatever machine
-    yield
-    torch.set_num_threads(threads)
+from Testing.lib.network.parity.weights import SMALL, SMALL_2_0, random_slices
 
 
 @pytest.fixture(scope="session", params=[SMALL, SMALL_2_0], ids=["sam2.1", "sam2.0"])

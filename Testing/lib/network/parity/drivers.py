@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Protocol
 from unittest import mock
 
@@ -92,18 +93,25 @@ def _memories_in(dtype: torch.dtype) -> AbstractContextManager[object]:
     return mock.patch.object(torch, "bfloat16", dtype)
 
 
+@cache
+def _meta_predictor(network: SAM2, keep_corrections: bool) -> Any:
+    """Built once for a network: change its weights before, not after."""
+    from MedSAM2Lib.benchmark.reference import meta_predictor
+
+    return meta_predictor(network, keep_corrections=keep_corrections)
+
+
 class Meta:
     def __init__(
         self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32, *, keep_corrections: bool = True
     ) -> None:
         pytest.importorskip("sam2", reason="Meta's package sam2 1.1.0 is a reference that is installed apart")
-        from Testing.lib.network.parity.meta import meta_predictor
+        from MedSAM2Lib.benchmark.reference import meta_state
 
         self.memory_dtype = memory_dtype
-        self.predictor = meta_predictor(network, keep_corrections=keep_corrections)
+        self.predictor = _meta_predictor(network, keep_corrections)
         side = network.config.image_size
-        with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=(slices, side, side)):
-            self.state: dict[str, Any] = self.predictor.init_state("")
+        self.state: dict[str, Any] = meta_state(self.predictor, slices, side, side)
 
     def prompt(self, index: int, given: PointTensors) -> Tensor:
         self.predictor.add_new_points_or_box(self.state, index, 0, *given)
@@ -114,7 +122,9 @@ class Meta:
         return self._output("temp_output_dict_per_obj", index)
 
     def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
-        with _memories_in(self.memory_dtype), mock.patch("sam2.sam2_video_predictor.tqdm", lambda frames, **_: frames):
+        from MedSAM2Lib.benchmark.reference import quiet_meta
+
+        with _memories_in(self.memory_dtype), quiet_meta():
             frames = self.predictor.propagate_in_video(self.state, order[0], len(order) - 1, reverse=order[-1] < order[0])
             assert [index for index, *_ in frames] == list(order)
         return {index: self._output("output_dict_per_obj", index) for index in order}

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.network.config import network_config
 from MedSAM2Lib.network.sam2 import SAM2, PointTensors
 from Testing.lib.network.parity.comparison import assert_same_story, relative_error
 from Testing.lib.network.parity.drivers import Driver, Meta, points
-from Testing.lib.network.parity.weights import random_network, random_slices
+from Testing.lib.network.parity.weights import random_slices
 
 BOX = points((30, 40, 2), (90, 100, 3))
 BOX_AND_CLICK = points((30, 40, 2), (90, 100, 3), (50, 60, 1))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.network.config import NetworkConfig, network_config
 from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, PointTensors
 from Testing.lib.network.parity.comparison import assert_same_story
 from Testing.lib.network.parity.drivers import Driver, Meta, Ours, Transformers, points
-from Testing.lib.network.parity.weights import random_network, random_slices, shift_object_score
+from Testing.lib.network.parity.weights import random_slices, shift_object_score
 
 BOX = points((30, 40, 2), (90, 100, 3))
 CLICK = points((40, 50, 1))

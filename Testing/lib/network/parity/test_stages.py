@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from MedSAM2Lib.benchmark.subject import last_layer, random_network
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.mask_decoder import _stable_or_best
 from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors
 from Testing.lib.network.parity.comparison import assert_agree
 from Testing.lib.network.parity.drivers import Meta, Transformers, points
-from Testing.lib.network.parity.weights import SMALL, last_layer, random_network, random_slices, shift_object_score
+from Testing.lib.network.parity.weights import SMALL, random_slices, shift_object_score
 
 CLICK = points((40, 50, 1))
 PROMPTS = {
@@ -94,7 +95,7 @@ def test_the_encoder_notices_that_its_weights_have_changed() -> None:
 
 @prompts
 def test_prompts_become_metas_tokens(a_network: SAM2, meta: Any, prompt: PointTensors) -> None:
-    sparse, dense = a_network.sam_prompt_encoder(*prompt, None)
+    sparse, dense, _ = a_network.sam_prompt_encoder(*prompt, None)
     their_sparse, their_dense = meta.sam_prompt_encoder(points=tuple(prompt), boxes=None, masks=None)
     assert_agree(sparse, their_sparse)
     assert_agree(dense, their_dense)
@@ -102,7 +103,7 @@ def test_prompts_become_metas_tokens(a_network: SAM2, meta: Any, prompt: PointTe
 
 @prompts
 def test_prompts_become_transformers_tokens(a_network: SAM2, transformers: Any, prompt: PointTensors) -> None:
-    sparse, dense = a_network.sam_prompt_encoder(*prompt, None)
+    sparse, dense, _ = a_network.sam_prompt_encoder(*prompt, None)
     their_sparse, their_dense = transformers.prompt_encoder(prompt.coordinates[:, None], prompt.labels[:, None], None, None)
     assert_agree(sparse, their_sparse[:, 0])
     assert_agree(dense, their_dense)

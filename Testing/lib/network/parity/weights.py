@@ -1,23 +1,18 @@
-"""Seeded random weights under which every part of the network matters.
-
-Freshly initialised networks prove little: zero embeddings, layer scales of 1e-6 and masks of one sign hide errors.
-"""
+"""Small networks and slices to compare on; the networks' weights come from `MedSAM2Lib.benchmark.subject`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from MedSAM2Lib.network.build import build_network
+from MedSAM2Lib.benchmark.subject import last_layer
 from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
-from MedSAM2Lib.network.layers import MLP, LayerNorm2d
 from MedSAM2Lib.network.sam2 import SAM2
 
-__all__ = ["SMALL", "SMALL_2_0", "last_layer", "random_network", "random_slices", "shift_object_score"]
+__all__ = ["SMALL", "SMALL_2_0", "random_slices", "shift_object_score"]
 
 # Windows of 6, 6 and 3 tokens do not fill grids of 16, 8 and 4: the padding takes part, as it does in tiny at 512.
 # A memory map of 64 channels is what transformers hard-codes.
@@ -30,27 +25,6 @@ SMALL = NetworkConfig(
     feedforward_dim=96,
 )
 SMALL_2_0 = replace(SMALL, pointer_positions=False, absent_object_embedding=False)
-
-_OBJECT_SCORE = 6.0  # added to the object score, so that objects are present unless a test wants them absent
-_LOGIT_SCALE = 4.0  # of the hypernetworks' last layers: mask logits then spread over about +-10
-
-
-def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
-    """A network in evaluation mode whose weights depend on the seed alone."""
-    network = build_network(config)
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(tensor: Tensor, std: float, mean: float = 0.0) -> None:
-        tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator))
-
-    with torch.no_grad():
-        for module in network.modules():
-            _draw(module, normal)
-        normal(network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, 1.0)
-        for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
-            _balance(last_layer(mlp))
-        shift_object_score(network, _OBJECT_SCORE)
-    return network
 
 
 def random_slices(count: int, config: NetworkConfig, seed: int = 0) -> Tensor:
@@ -66,35 +40,3 @@ def shift_object_score(network: SAM2, shift: float) -> None:
     """Makes objects appear (positive) or disappear (negative)."""
     with torch.no_grad():
         last_layer(network.sam_mask_decoder.pred_obj_score_head).bias.add_(shift)
-
-
-def last_layer(perceptron: nn.Module) -> nn.Linear:
-    assert isinstance(perceptron, MLP)
-    layer = perceptron.layers[-1]
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-def _draw(module: nn.Module, normal: Callable[..., None]) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        weight = module.weight
-        fan_in = weight.shape[0] if isinstance(module, nn.ConvTranspose2d) else weight[0].numel()
-        normal(weight, fan_in**-0.5)
-        if module.bias is not None:
-            normal(module.bias, 0.1)
-    elif isinstance(module, (nn.LayerNorm, LayerNorm2d)):
-        normal(module.weight, 0.1, mean=1.0)
-        normal(module.bias, 0.1)
-    else:  # embeddings, and what modules hold as bare parameters
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "gamma":
-                normal(parameter, 0.1, mean=1.0)
-            else:
-                normal(parameter, 0.3 if name.startswith("pos_embed") else 1.0)
-
-
-def _balance(layer: nn.Linear) -> None:
-    """Sums over a hypernetwork's outputs become 0: the features that they weigh come out of a GELU, hence have a positive
-    mean, and masks would have one sign."""
-    layer.weight.sub_(layer.weight.mean(0, keepdim=True)).mul_(_LOGIT_SCALE)
-    layer.bias.sub_(layer.bias.mean())

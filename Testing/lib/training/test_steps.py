@@ -1,0 +1,76 @@
+"""What a network is shown of a clip: every slice, and its neighbours where they are its channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from MedSAM2Lib.benchmark.subject import random_network
+from MedSAM2Lib.frames import normalise
+from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
+from MedSAM2Lib.training.steps import PromptMix, track_clip
+from Testing.lib.network.parity.weights import SMALL
+
+SIDE, CLIPS, LENGTH = 32, 40, 3
+CONFIG = replace(SMALL, image_size=SIDE, neighbour_channels=True)
+GREY = torch.arange(LENGTH + 2) / 10  # of the slice before, of three slices, of the slice after
+BETWEEN = torch.stack((GREY[:-2], GREY[1:-1], GREY[2:]), dim=1)  # (slices, channels)
+BOXES = PromptMix(box=1.0, click=0.0, correction=0.0, alone=0.0)
+
+
+class Watched(SAM2):
+    """Keeps what it was shown."""
+
+    shown: Tensor
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        self.shown = images
+        return super().encode_image(images)
+
+
+def shown_of_clips(config: NetworkConfig, mix: PromptMix) -> Tensor:
+    """(clips, slices, channels) grey that a network saw of clips whose slices are of one grey each."""
+    network = Watched(config).eval()
+    network.load_state_dict(random_network(config).state_dict())
+    images = GREY.view(1, -1, 1, 1).expand(CLIPS, -1, SIDE, SIDE)
+    masks = torch.zeros(CLIPS, LENGTH, SIDE, SIDE, dtype=torch.bool)
+    masks[..., 8:20, 8:20] = True
+    told: list[int] = []
+    with torch.no_grad():
+        track_clip(network, images, masks, mix, torch.Generator().manual_seed(0), lambda _, index: told.append(index))
+    assert told == [0, 1, 2]
+    black, white = (normalise(torch.full((1, 1, 1, 1), level)).view(3, 1, 1) for level in (0.0, 1.0))
+    return ((network.shown - black) / (white - black)).unflatten(0, (CLIPS, LENGTH)).mean((-2, -1))
+
+
+def is_like(shown: Tensor, expected: Tensor) -> Tensor:
+    """(clips,) bool."""
+    return torch.isclose(shown, expected, atol=1e-5).flatten(1).all(1)
+
+
+def test_the_channels_are_the_slice_before_the_slice_and_the_slice_after() -> None:
+    assert is_like(shown_of_clips(CONFIG, BOXES)[:, 1:], BETWEEN[1:]).all()
+
+
+def test_the_prompted_slice_is_seen_from_either_side() -> None:
+    prompted = shown_of_clips(CONFIG, BOXES)[:, :1]
+    turned = is_like(prompted, BETWEEN[:1].flip(1))
+    assert (turned ^ is_like(prompted, BETWEEN[:1])).all()
+    assert 10 < turned.sum() < 30
+
+
+@pytest.mark.parametrize(("alone", "least", "most"), [(0.0, 0, 0), (0.5, 10, 30), (1.0, CLIPS, CLIPS)])
+def test_some_clips_are_seen_without_neighbours(alone: float, least: int, most: int) -> None:
+    shown = shown_of_clips(CONFIG, replace(BOXES, alone=alone))
+    without = is_like(shown, GREY[1:-1, None].expand(-1, 3))
+    assert (without | is_like(shown[:, 1:], BETWEEN[1:])).all()
+    assert least <= without.sum() <= most
+
+
+def test_a_network_without_neighbours_as_channels_sees_the_slice_three_times() -> None:
+    shown = shown_of_clips(replace(CONFIG, neighbour_channels=False), replace(BOXES, alone=0.5))
+    assert is_like(shown, GREY[1:-1, None].expand(-1, 3)).all()
