@@ -10,7 +10,7 @@ import numpy.typing as npt
 from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["fill_holes", "largest_component", "pieces_touching"]
+__all__ = ["connected_pieces", "fill_holes", "largest_component", "pieces_touching"]
 
 
 def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
@@ -19,7 +19,7 @@ def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.boo
     As in SAM 2, the area alone decides: a small piece of background in a corner of the picture is filled too.
     Returns a new array.
     """
-    components, sizes = _components(~mask)
+    components, sizes = connected_pieces(~mask)
     small = sizes <= max_area
     small[0] = False
     filled: npt.NDArray[np.bool_] = mask | small[components]
@@ -31,14 +31,14 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     kept = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is not None:
-        components, sizes = _components(mask[box])
+        components, sizes = connected_pieces(mask[box])
         kept[box] = components == 1 + int(np.argmax(sizes[1:]))
     return kept
 
 
 def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """(rows, columns) bool: the 8-connected pieces of a mask that share a pixel with another mask. Returns a new array."""
-    components, sizes = _components(mask)
+    components, sizes = connected_pieces(mask)
     touching = np.zeros(len(sizes), dtype=bool)
     touching[np.unique(components[mask & other])] = True
     touching[0] = False
@@ -46,7 +46,7 @@ def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -
     return kept
 
 
-def _components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+def connected_pieces(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
     """Labels 1.. of the pieces of a mask that touch by face, edge or corner, in array order, and their sizes.
 
     sizes[0] is the number of voxels outside.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,52 +10,59 @@ import numpy.typing as npt
 from torch import Tensor
 
 from MedSAM2Lib.frames import View
+from MedSAM2Lib.inference.late_memory import LateMemory
+from MedSAM2Lib.inference.order import surroundings
 from MedSAM2Lib.inference.tracker import Tracker
+from MedSAM2Lib.packed_mask import PackedMask
 from MedSAM2Lib.prompts import Box, Points
+from MedSAM2Lib.results import SliceConfidence
+from MedSAM2Lib.session_steps import Spoken, slice_of
 
-__all__ = ["SegmentedObject", "SliceConfidence", "SliceRecord", "SliceResult"]
-
-
-@dataclass(frozen=True)
-class SliceConfidence:
-    """What the network thinks of its own mask on one slice."""
-
-    iou: float  # expected IoU with the truth, 0..1
-    presence: float  # probability that the object is on the slice, 0..1
-    prompted: bool  # a person spoke on this slice
-
-
-@dataclass(frozen=True)
-class SliceResult:
-    """The mask of one object on one slice, as soon as it is known."""
-
-    object: str
-    slice_index: int
-    mask: npt.NDArray[np.bool_] = field(repr=False)  # (rows, columns)
-    confidence: SliceConfidence
+__all__ = ["SegmentedObject", "SliceRecord"]
 
 
 @dataclass(frozen=True)
 class SliceRecord:
-    """What is kept of a segmented slice: its mask, and enough to correct it, or to see it through another view."""
+    """What is kept of a segmented slice: its mask, and enough to correct it, to see it through another view, and to make
+    its memory again."""
 
-    mask: npt.NDArray[np.bool_]  # (rows, columns)
+    packed: PackedMask
     logits: Tensor  # (1, 1, S / 4, S / 4) float16 on the CPU
     view: View
+    direction: int  # in which the slice was looked at: +1 or -1, the direction of its pass
     confidence: SliceConfidence
+    pointer: Tensor  # (1, C) float32; this and the next two as `memory.entry` has them
+    iou: Tensor  # (1,)
+    object_score: Tensor  # (1,)
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """(rows, columns), a new array."""
+        return self.packed.unpacked()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.packed.bits) + self.logits.nbytes + self.pointer.nbytes
 
 
 @dataclass
 class SegmentedObject:
-    """One thing to segment. The slices that have no record are empty."""
+    """One thing to segment. The slices that have no record are empty.
+
+    What lies in a session is never changed, but replaced by a changed copy: so the history can hold it too.
+    """
 
     name: str
     tracker: Tracker
     view: View
     records: dict[int, SliceRecord] = field(default_factory=dict)
+    spoken: tuple[Spoken, ...] = ()  # in order, without what a later box or mask of the same slice replaced
     boxes: dict[int, Box] = field(default_factory=dict)  # by slice; clicks refine the box of their slice
     clicks: dict[int, tuple[Points, ...]] = field(default_factory=dict)
     limits: tuple[int, int] | None = None  # slices that a 3D box allows
+    locked: frozenset[int] = frozenset()
+    unreached: set[int] = field(default_factory=set)  # slices that no pass has been to yet
+    stale: set[int] = field(default_factory=set)  # slices that one has been to, before something was said next to them
 
     def copy(self) -> SegmentedObject:
         """One that can be changed without changing this one; what is kept of a slice never changes, so it is shared."""
@@ -64,7 +72,11 @@ class SegmentedObject:
             records=dict(self.records),
             boxes=dict(self.boxes),
             clicks=dict(self.clicks),
+            unreached=set(self.unreached),
+            stale=set(self.stale),
         )
+
+    # ── what a person said ────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def prompted(self) -> list[int]:
@@ -76,17 +88,72 @@ class SegmentedObject:
         """Slices whose mask is the one that a person painted."""
         return [index for index in self.prompted if index not in self.boxes and index not in self.clicks]
 
+    @property
+    def shown(self) -> list[int]:
+        """Slices on which a person said where the object is, or approved it: not only where it is not."""
+        located = {index for index, clicks in self.clicks.items() if any(any(points.labels) for points in clicks)}
+        located |= {*self.boxes, *self.painted, *self.locked}
+        return sorted(index for index in located if index in self.records and not self.records[index].packed.empty)
+
+    @property
+    def anchors(self) -> set[int]:
+        """Slices that no pass changes: prompted or locked."""
+        return {*self.prompted, *self.locked}
+
     def is_prompted(self, index: int) -> bool:
         record = self.records.get(index)
         return record is not None and record.confidence.prompted
 
     def may_track(self, index: int) -> bool:
-        """Whether a pass may segment a slice: no person spoke on it, and it lies within a 3D box, if there is one."""
+        """Whether a pass may segment a slice: no person spoke on it, none locked it, no 3D box shuts it out."""
         low, high = self.limits or (index, index)
-        return low <= index <= high and not self.is_prompted(index)
+        return low <= index <= high and index not in self.locked and not self.is_prompted(index)
+
+    def takes(self, spoken: Spoken) -> None:
+        """Notes what a person said. A box or a mask says it anew for its slice, clicks add to what was said."""
+        kept = self.spoken
+        if not isinstance(spoken, Points):
+            kept = tuple(earlier for earlier in kept if slice_of(earlier) != slice_of(spoken))
+        self.spoken = (*kept, spoken)
+
+    # ── what passes have done, and have yet to do ─────────────────────────────────────────────────────────────
+
+    def is_due(self, index: int) -> bool:
+        return index in self.unreached or index in self.stale
+
+    def disturb(self, index: int) -> None:
+        """Something else is said on a slice: those between it and the nearest anchors are to be segmented again."""
+        around = surroundings(index, self.anchors - {index}, self.tracker.slice_count)
+        self.stale.update(set(around) - self.unreached)
+
+    def reach(self, index: int) -> None:
+        """A pass has been to a slice, or decided that it can stay as it is."""
+        self.unreached.discard(index)
+        self.stale.discard(index)
 
     def forget(self, index: int) -> None:
         """The slice becomes empty, as if it had never been segmented."""
         for kept in (self.records, self.boxes, self.clicks):
             kept.pop(index, None)
         self.tracker.forget(index)
+
+    def keep_within(self, first: int, last: int) -> None:
+        """Limits the object to slices; those on which a person spoke, and locked ones, stay."""
+        self.limits = first, last
+        for index in set(self.records) - self.anchors:
+            if not first <= index <= last:
+                self.forget(index)
+                self.unreached.add(index)
+
+    # ── what it holds in memory ───────────────────────────────────────────────────────────────────────────────
+
+    def memories(self) -> Iterator[LateMemory]:
+        """Of the slices, as far as they can be made again."""
+        bank = self.tracker.bank
+        entries = (*bank.conditioning.values(), *(entry for entry, *_ in bank.tracked_entries()), *self.tracker.pending.values())
+        return (entry for entry in entries if isinstance(entry, LateMemory))
+
+    def all_records(self) -> Iterable[SliceRecord]:
+        """Of the slices, and of memories that are older than what is known of their slice now."""
+        yield from self.records.values()
+        yield from (entry.record for entry in self.memories() if entry.record is not None)

@@ -5,6 +5,10 @@
     session.add_prompt("liver", Box(42, 80, 60, 210, 190))
     for result in session.propagate():
         show(result)
+    session.add_prompt("liver", Points(57, (120,), (95,), (False,)))    # a correction ...
+    for result in session.propagate():                                  # ... and what it has to do with
+        show(result)
+    session.lock("liver", range(30, 60))
     mask = session.mask("liver")        # (k, j, i) bool
 
 Prompts are checked at this door; a prompt that does not fit raises PromptError and changes nothing. Nor does a call that
@@ -14,78 +18,77 @@ is interrupted or runs out of memory: work is done on a copy of the object, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
-from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import OptionError, PromptError, UsageError
-from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
+from MedSAM2Lib.frames import logits_to_slice
+from MedSAM2Lib.inference.assembly import assembled
+from MedSAM2Lib.inference.door import Door
 from MedSAM2Lib.inference.embeddings import Embeddings
-from MedSAM2Lib.inference.objects import SegmentedObject, SliceConfidence, SliceRecord, SliceResult
-from MedSAM2Lib.inference.order import Step, outward
-from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker
+from MedSAM2Lib.inference.history import Changes
+from MedSAM2Lib.inference.ledger import Ledger, Running
+from MedSAM2Lib.inference.objects import SegmentedObject
+from MedSAM2Lib.inference.options import SessionOptions
+from MedSAM2Lib.inference.order import Step
+from MedSAM2Lib.inference.propagation import ObjectPass, route
+from MedSAM2Lib.inference.segmenter import Segmenter
+from MedSAM2Lib.inference.state import Setting, read_state, written_state
 from MedSAM2Lib.intensity import apply_window, resolve_window
-from MedSAM2Lib.memory.bank import RecentBank
-from MedSAM2Lib.network.prompt_encoder import PointLabel
-from MedSAM2Lib.network.sam2 import MaskPrediction, PointTensors
-from MedSAM2Lib.postprocess import fill_holes, largest_component, pieces_touching
+from MedSAM2Lib.memory.bank import MemoryBank
+from MedSAM2Lib.prompt_files import recording_to_json
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
+from MedSAM2Lib.results import PropagationReport, SliceConfidence, SliceResult
+from MedSAM2Lib.session_steps import (
+    AddPrompt,
+    GoOn,
+    Lock,
+    Propagate,
+    Redo,
+    RemoveObject,
+    RemovePrompt,
+    RenameObject,
+    Reset,
+    SessionStep,
+    Undo,
+    Unlock,
+    said,
+    slice_of,
+    spoken,
+)
 from MedSAM2Lib.volume import Volume
 
 __all__ = ["Session", "SessionOptions"]
 
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a session segments. Defaults suit a person in a hurry; each can be switched off."""
-
-    zoom: float | None = None  # side of the view in sides of the prompt's box; None: the whole slice, as SAM 2 does
-    depth_prior: DepthPrior | None = None  # how deep objects are expected to be; None: no expectation, as in SAM 2
-    stop_after: int = 3  # a direction ends after this many slices in a row without the object; 0: never
-    fill_hole_cells: int = 8  # background specks of up to this many cells of the S / 4 grid are filled (SAM 2); 0: none
-    keep_largest: bool = True  # of an object's 3D mask, keep only the largest connected piece
-    cache_bytes: int = 2 * 2**30  # image features kept
-    encoder_batch: int | None = None  # slices encoded at once; None: 1 on a CPU, 8 on a GPU
-
-    def __post_init__(self) -> None:
-        if self.zoom is not None and not 1 <= self.zoom < math.inf:
-            raise OptionError(f"The zoom is None for the whole slice, or a number from 1, but {self.zoom} came.")
-        least = {"stop_after": 0, "fill_hole_cells": 0, "cache_bytes": 0, "encoder_batch": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise OptionError(f"The option {name} must be at least {lowest}, but {value} came.")
-
-
-_LARGEST_LOGIT = 1024.0  # of logits that are kept, as float16; the same that an absent object has everywhere
-_WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
-# A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
-_CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
-
-
-@dataclass
-class _Run:
-    """How far an object was followed in one direction."""
-
-    last: int | None = None  # the slice segmented last
-    absent: int = 0  # slices in a row without the object
+_ARRAY_AXES = "kji"
 
 
 class Session:
     def __init__(self, model: LoadedModel, options: SessionOptions | None = None) -> None:
         self.model = model
-        self.options = options or SessionOptions(zoom=model.zoom, depth_prior=model.depth_prior)
+        self._options = options or SessionOptions(zoom=model.zoom, depth_prior=model.depth_prior)
         self._network = model.network
-        self._objects: dict[str, SegmentedObject] = {}
         self._volume: Volume | None = None
+        self._ledger = Ledger(self._options.history_bytes)
+        self._replayed: Generator[SliceResult, None, None] | None = None
+        self.last_run: PropagationReport | None = None  # of the last propagation that ended
+
+    @property
+    def options(self) -> SessionOptions:
+        """May be replaced at any time; it then holds for what is segmented from then on."""
+        return self._options
+
+    @options.setter
+    def options(self, options: SessionOptions) -> None:
+        self._options = options
+        if self._volume is not None:
+            self._segmenter.options = options
 
     # ── the volume ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,35 +101,58 @@ class Session:
         array_axis = volume.geometry.array_axis(axis)
         resolved = resolve_window(window, volume)
         stack = np.moveaxis(volume.array, array_axis, 0)  # (slices, rows, columns), a view
-        self._volume, self._axis, self.window = volume, array_axis, resolved
-        self.slice_count, self._rows, self._columns = stack.shape
+        count, rows, columns = stack.shape
         spacing = [volume.geometry.spacing_along(other) for other in range(3)]
-        self._stack_spacing = spacing.pop(array_axis), *spacing  # mm between slices, rows, columns
         batch = self.options.encoder_batch or (1 if self._network.device.type == "cpu" else 8)
         self.embeddings = Embeddings(
             self._network,
             lambda index: apply_window(stack[index], resolved),
+            count,
             byte_budget=self.options.cache_bytes,
             batch=batch,
         )
-        self._objects = {}
+        along, down, across = spacing.pop(array_axis), *spacing  # mm between slices, rows, columns
+        self._segmenter = Segmenter(self._network, self.embeddings, count, (rows, columns), (along, down, across), self.options)
+        self._door = Door(count, lambda _: (rows, columns))
+        self._volume, self._axis, self.window = volume, array_axis, resolved
+        self.slice_count = count
+        self._start_anew({}, [])
 
     @property
     def slice_shape(self) -> tuple[int, int]:
         """Rows and columns of a slice."""
-        return self._rows, self._columns
+        return self._segmenter.slice_shape
+
+    # ── objects ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def objects(self) -> list[str]:
+        """Names, in the order in which they came."""
         return list(self._objects)
+
+    def remove_object(self, name: str) -> None:
+        """Forgets an object, its prompts and its locks."""
+        self._object(name)
+        others = {other: target for other, target in self._objects.items() if other != name}
+        self._ledger.take(RemoveObject(name), f"removal of {name}", others)
+
+    def rename_object(self, old: str, new: str) -> None:
+        """Gives an object another name; it keeps its place. Raises OptionError where the name is taken."""
+        target = self._object(old).copy()
+        if new == old:
+            return
+        self._door.check_name(new)
+        if new in self._objects:
+            raise OptionError(f"There is an object {new!r} already, so {old!r} cannot be called that too; give another name.")
+        target.name = new
+        renamed = {(new if name == old else name): (target if name == old else one) for name, one in self._objects.items()}
+        self._ledger.take(RenameObject(old, new), f"renaming of {old} to {new}", renamed)
 
     def reset(self) -> None:
         """Forgets every object; the volume and its image features stay."""
-        self._objects = {}
-
-    def remove_object(self, name: str) -> None:
-        self._object(name)
-        del self._objects[name]
+        if self._objects:
+            self._ledger.end_propagation()
+            self._ledger.take(Reset(), "reset", {})
 
     # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,296 +161,319 @@ class Session:
         """The object's mask on the prompt's slice, at once. The first prompt of a name makes the object.
 
         A box or a mask starts its slice anew; clicks add to what its slice has. On a slice that was propagated to, the
-        prompt is a correction: it sees the object's memories, clicks also the mask they correct.
+        prompt is a correction: it sees the object's memories, clicks also the mask they correct. Clicks beside the object
+        can empty a slice: it then says to later passes that the object is not there. A 3D box limits the object to its
+        slices until another box is drawn. On a locked slice a prompt is refused.
         """
         self._checked_volume()
-        simple = self._checked(prompt)
+        simple = self._door.checked(prompt)
         known = self._objects.get(name)
-        target = self._new_object(name, simple) if known is None else known.copy()
+        if known is None:
+            self._door.check_name(name)
+            target = self._segmenter.new_object(name, simple)
+        else:
+            target = known.copy()
+        index = simple.slice_index
+        if index in target.locked:
+            raise PromptError(f"Slice {index} of {name!r} is locked, so a prompt cannot change it; unlock it first.")
         if isinstance(prompt, Box3D):
-            self._keep_within(target, prompt.first, prompt.last)
-        if not target.view.shows(_extent(simple)):
-            target.view = self._widened(target.view, _extent(simple))
-        result = self._adopt(target, simple) if isinstance(simple, MaskPrompt) else self._answer(target, simple)
-        self._objects[name] = target
+            target.keep_within(int(prompt.first), int(prompt.last))
+        elif isinstance(simple, Box):  # a plain one says nothing of depth, so what an earlier one said holds no more
+            target.limits = None
+        kept = spoken(prompt)
+        target.takes(kept)
+        result = self._segmenter.prompt(target, simple)
+        target.reach(index)
+        target.disturb(index)
+        self._ledger.take(
+            AddPrompt(name, kept), f"{_in_words(prompt)} on slice {index} of {name}", {**self._objects, name: target}
+        )
         return result
 
-    def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
-        """The mask from a slice's box and clicks, in a view wide enough to show it whole."""
-        index = prompt.slice_index
-        corrected = None
-        if isinstance(prompt, Box):  # says anew where the object is; what the slice had is not worth keeping
-            target.boxes[index] = prompt
-            target.clicks.pop(index, None)
-        else:
-            target.clicks[index] = (*target.clicks.get(index, ()), prompt)
-            corrected = target.records.get(index)
-        while True:
-            view = target.view
-            self._refresh_memories(target, index, target.tracker.tracked_direction.get(index))
-            points = self._point_tensors(target, index, view)
-            previous = None if corrected is None else self._logits_through(corrected, view)
-            prediction = target.tracker.prompt(index, self.embeddings.features(index, view), points, previous, view)
-            mask = self._to_mask(prediction.logits, view)
-            if not view.cuts(mask):
-                return self._record(target, index, view, prediction, mask, prompted=True)
-            target.view = self._widened(view, _bounding_box(mask))
+    def prompts(self, name: str) -> list[Prompt]:
+        """What a person said about an object, in order, without what a later box or mask on the same slice replaced."""
+        return [said(kept) for kept in self._object(name).spoken]
 
-    def _adopt(self, target: SegmentedObject, prompt: MaskPrompt) -> SliceResult:
-        """Takes a painted mask as the slice's answer, to the pixel."""
-        if target.view.cuts(prompt.mask):
-            target.view = self._widened(target.view, _bounding_box(prompt.mask))
-        index, view = prompt.slice_index, target.view
-        target.boxes.pop(index, None)
-        target.clicks.pop(index, None)
-        frame = mask_to_frame(prompt.mask, view, self._network.config.image_size)
-        features = self.embeddings.features(index, view)
-        prediction = target.tracker.adopt_mask(index, features, frame[None].to(self._network.device), view)
-        return self._record(target, index, view, prediction, prompt.mask.copy(), prompted=True)
+    def remove_prompt(self, name: str, slice_index: int) -> None:
+        """Takes back all that was said on a slice; it becomes empty, and the next propagation segments it again."""
+        target = self._object(name).copy()
+        if not target.is_prompted(slice_index):
+            prompted = ", ".join(map(str, sorted(target.prompted))) or "no slice"
+            raise PromptError(f"Slice {slice_index} of {name!r} has no prompt to remove; prompts are on {prompted}.")
+        if slice_index in target.locked:
+            raise PromptError(f"Slice {slice_index} of {name!r} is locked, so its prompt stays; unlock it first.")
+        removed = [kept for kept in target.spoken if slice_of(kept) == slice_index]
+        target.spoken = tuple(kept for kept in target.spoken if slice_of(kept) != slice_index)
+        if any(isinstance(kept, Box3D) for kept in removed):
+            target.limits = None
+        target.forget(slice_index)
+        target.unreached.add(slice_index)
+        target.disturb(slice_index)
+        words = f"removal of the prompts on slice {slice_index} of {name}"
+        self._ledger.take(RemovePrompt(name, slice_index), words, {**self._objects, name: target})
 
-    def _keep_within(self, target: SegmentedObject, first: int, last: int) -> None:
-        """Limits an object to slices; those on which a person spoke stay."""
-        target.limits = first, last
-        for index in set(target.records) - set(target.prompted):
-            if not first <= index <= last:
-                target.forget(index)
+    # ── locks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _new_object(self, name: str, prompt: Box | Points | MaskPrompt) -> SegmentedObject:
-        if not name:
-            raise PromptError("An object needs a name; give one before the first prompt.")
-        return SegmentedObject(name, self._new_tracker(), self._first_view(prompt))
+    @torch.inference_mode()
+    def lock(self, name: str, slices: Iterable[int]) -> None:
+        """Keeps slices of an object as they are, bit for bit: prompts there are refused, propagation stops at them.
 
-    def _new_tracker(self) -> Tracker:
-        config = self._network.config
-        return Tracker(self._network, RecentBank(config.memory_slots, config.max_object_pointers), self.slice_count)
+        Their masks, as `mask` shows them, count as approved: passes that leave from them are conditioned on them as on
+        prompted slices. Slices that are locked already stay so.
+        """
+        target = self._object(name).copy()
+        new = sorted(set(self._door.slices(slices)) - target.locked)
+        if not new:
+            return
+        shown = self._by_slice(target)
+        for index in new:
+            self._segmenter.approve(target, index, shown[index])
+            target.reach(index)
+        target.locked |= frozenset(new)
+        self._ledger.take(Lock(name, tuple(new)), f"lock of {_slices_in_words(new)} of {name}", {**self._objects, name: target})
 
-    def _first_view(self, prompt: Box | Points | MaskPrompt) -> View:
-        if self.options.zoom is None:
-            return View.whole(*self.slice_shape)
-        if isinstance(prompt, Points):
-            return self._surest_view(prompt)
-        return View.around(_extent(prompt), self.options.zoom, *self.slice_shape)
+    @torch.inference_mode()
+    def unlock(self, name: str, slices: Iterable[int] | None = None) -> None:
+        """Lets slices change again; None for all. Slices that are not locked are passed over.
 
-    def _surest_view(self, prompt: Points) -> View:
-        """Around the clicks, the view in which the network expects its mask to be best."""
-        box = _extent(prompt)
-        longest = max(box[2] - box[0] + 1, box[3] - box[1] + 1)
-        sides = [max(share * max(self.slice_shape) / longest, _WIDEN_FACTOR) for share in _CLICK_VIEW_SHARES]
-        views = {View.around(box, zoom, *self.slice_shape) for zoom in sides}
+        The next propagation segments those of them again that no person spoke on.
+        """
+        target = self._object(name).copy()
+        asked = target.locked if slices is None else set(self._door.slices(slices))
+        freed = sorted(target.locked & asked)
+        if not freed:
+            return
+        target.locked -= frozenset(freed)
+        for index in freed:
+            self._segmenter.disapprove(target, index)
+            if not target.is_prompted(index):
+                (target.stale if index in target.records else target.unreached).add(index)
+        self._ledger.take(
+            Unlock(name, tuple(freed)), f"unlock of {_slices_in_words(freed)} of {name}", {**self._objects, name: target}
+        )
 
-        def expected_iou(view: View) -> float:
-            trial = SegmentedObject("trial", self._new_tracker(), view, clicks={prompt.slice_index: (prompt,)})
-            features = self.embeddings.features(prompt.slice_index, view)
-            points = self._point_tensors(trial, prompt.slice_index, view)
-            prediction = trial.tracker.prompt(prompt.slice_index, features, points)
-            mask = self._to_mask(prediction.logits, view)
-            return float(prediction.iou) - float(view.cuts(mask) or not mask.any())
-
-        return max(sorted(views, key=lambda view: view.width), key=expected_iou)
-
-    def _point_tensors(self, target: SegmentedObject, index: int, view: View) -> PointTensors:
-        """The box and clicks of a slice in pixels of the network's image; box corners come first."""
-        side = self._network.config.image_size
-        coordinates, labels = [], []
-        if box := target.boxes.get(index):
-            coordinates.append(view.box_to_frame((box.x0, box.y0, box.x1, box.y1), side))
-            labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
-        for points in target.clicks.get(index, ()):
-            coordinates.append(view.to_frame(points.xs, points.ys, side))
-            labels += [PointLabel.POSITIVE if positive else PointLabel.NEGATIVE for positive in points.labels]
-        device = self._network.device
-        placed = torch.from_numpy(np.concatenate(coordinates))[None].to(device)
-        return PointTensors(placed, torch.tensor([labels], dtype=torch.int32, device=device))
+    def locked(self, name: str) -> list[int]:
+        """The locked slices of an object, ascending."""
+        return sorted(self._object(name).locked)
 
     # ── propagation ───────────────────────────────────────────────────────────────────────────────────────────
 
     def plan(
-        self, objects: Sequence[str] | None = None, first: int | None = None, last: int | None = None
+        self, objects: Sequence[str] | None = None, first: int | None = None, last: int | None = None, redo: bool = False
     ) -> list[tuple[str, Step]]:
-        """What `propagate` would do, in order: objects side by side, slices nearest to a prompt first."""
+        """What `propagate` would do at most, in order: objects side by side, slices nearest to a prompt first."""
         self._checked_volume()
-        names = self.objects if objects is None else list(objects)
+        names = self.objects if objects is None else list(dict.fromkeys(objects))
         if not names:
             raise UsageError("There is nothing to propagate yet; draw a box (or another prompt) on one slice first.")
-        first, last = self._checked_range(first, last)
-        routes = {}
-        for name in names:
-            target = self._object(name)
-            low, high = target.limits or (first, last)
-            routes[name] = list(outward(target.prompted, max(first, low), min(last, high)))
-        longest = max(len(route) for route in routes.values())
-        return [(name, route[turn]) for turn in range(longest) for name, route in routes.items() if turn < len(route)]
+        first, last = self._door.range(first, last)
+        routes = {name: route(self._object(name), first, last, redo) for name in names}
+        longest = max(len(steps) for steps in routes.values())
+        return [(name, steps[turn]) for turn in range(longest) for name, steps in routes.items() if turn < len(steps)]
 
     def propagate(
-        self, objects: Sequence[str] | None = None, first: int | None = None, last: int | None = None
+        self, objects: Sequence[str] | None = None, first: int | None = None, last: int | None = None, redo: bool = False
     ) -> Generator[SliceResult, None, None]:
         """Segments the slices around the prompts, in both directions, and yields each as it is ready.
 
         objects      names; None for all. Objects share the image features of a slice
         first, last  slices to stay within, inclusive; None for the ends of the volume
+        redo         every slice of the range; else, after the first time, only what has to do with prompts since then: the
+                     slices between them and the nearest locked or prompted ones, until new and old masks agree
 
-        Stopping the iteration is the way to cancel: what was yielded stays, the rest is as before. A direction ends
-        after `stop_after` slices in a row without the object; the slices beyond it become empty. While it goes on, a
-        slice that is prompted is passed over, as is an object that is removed; a reset or another volume ends it.
+        `last_run` says how many slices were segmented. Stopping the iteration is the way to cancel: what was yielded stays,
+        the rest is as before, and the next propagation goes on from there. A direction ends after `stop_after` slices in a
+        row without the object; the slices beyond it become empty. While it goes on, a slice that is prompted or locked is
+        passed over, as is an object that is removed; an undo, a reset, another propagation or another volume ends it.
         """
-        return self._propagate(self.plan(objects, first, last), self._objects)
+        plan = self.plan(objects, first, last, redo)
+        step = Propagate(None if objects is None else tuple(objects), first, last, redo)
+        return self._propagate(plan, self._ledger, self._ledger.propagation(step))
 
     def _propagate(
-        self, plan: Sequence[tuple[str, Step]], objects: Mapping[str, SegmentedObject]
+        self, plan: Sequence[tuple[str, Step]], ledger: Ledger, running: Running
     ) -> Generator[SliceResult, None, None]:
-        runs: dict[tuple[str, int], _Run] = {}
-        for position, (name, (index, direction)) in enumerate(plan):
-            if self._objects is not objects:  # a reset, or another volume
-                return
-            if position == 0:
-                self._start_passes({name for name, _ in plan} & objects.keys())
-            if name not in objects or not objects[name].may_track(index):
-                continue
-            run = runs.setdefault((name, direction), _Run())
-            if objects[name].is_prompted(index - direction):
-                run.last, run.absent = index - direction, 0
-            if self.options.stop_after and run.absent >= self.options.stop_after:
-                self._forget_slice(name, index)
-                continue
-            ahead = (step[0] for other, step in islice(plan, position, None) if other == name and step[1] == direction)
-            coming = list(islice(ahead, self.embeddings.batch))
-            result = self._track(name, index, direction, coming, follows=run.last == index - direction)
-            run.last, run.absent = index, 0 if result.mask.any() else run.absent + 1
-            yield result
+        """ledger  the one of the volume that the plan is for: by the first slice the session may have another"""
+        routes: dict[str, list[Step]] = {}
+        for name, step in plan:
+            routes.setdefault(name, []).append(step)
+        passes = {name: ObjectPass(self._segmenter, steps, running.step.redo) for name, steps in routes.items()}
+        changed: dict[str, SegmentedObject] = {}  # since the last slice that was yielded
+        finished = False
+        ledger.start(running)
+        try:
+            for name, _ in plan:
+                if not ledger.goes_on(running):
+                    return
+                if name not in ledger.objects:
+                    continue
+                if name not in changed:
+                    changed[name] = ledger.objects[name].copy()
+                with torch.inference_mode():
+                    result = passes[name].visit(changed[name])
+                if result is not None:
+                    ledger.take_up(running, changed, 1)
+                    changed = {}
+                    yield result
+            finished = ledger.goes_on(running)
+            if changed and finished:
+                ledger.take_up(running, changed, 0)
+        finally:
+            if ledger.goes_on(running):
+                ledger.end(running, finished)
+                segmented = {name: one.segmented for name, one in passes.items()}
+                planned = {name: one.planned for name, one in passes.items()}
+                self.last_run = PropagationReport(segmented, planned, cancelled=not finished)
 
-    @contextmanager
-    def _changing(self, name: str) -> Iterator[SegmentedObject]:
-        """A copy of an object to work on, which takes its place when all went well."""
-        target = self._object(name).copy()
-        yield target
-        self._objects[name] = target
+    # ── steps back and forth ──────────────────────────────────────────────────────────────────────────────────
 
-    @torch.inference_mode()
-    def _start_passes(self, names: Collection[str]) -> None:
-        for name in names:
-            with self._changing(name) as target:
-                for direction in (1, -1):
-                    target.tracker.start_pass(direction)
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back; `undo_label` says which, as "box on slice 42 of liver"."""
+        return bool(self._ledger.history.undo_label)
 
-    def _forget_slice(self, name: str, index: int) -> None:
-        with self._changing(name) as target:
-            target.forget(index)
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an undone step to do again; `redo_label` says which."""
+        return bool(self._ledger.history.redo_label)
 
-    @torch.inference_mode()
-    def _track(self, name: str, index: int, direction: int, coming: Sequence[int], follows: bool) -> SliceResult:
-        """The mask of a slice from the object's memories.
+    @property
+    def undo_label(self) -> str:
+        """The step that `undo` would take back, in words; empty where there is none."""
+        return self._ledger.history.undo_label
 
-        coming   this slice and those after it in this direction, as far as they are encoded at once
-        follows  the slice before was segmented in this pass, or is prompted
+    @property
+    def redo_label(self) -> str:
+        """The step that `redo` would do again, in words; empty where there is none."""
+        return self._ledger.history.redo_label
+
+    @property
+    def history_bytes(self) -> int:
+        """What only steps to undo and undone steps hold of masks and logits."""
+        return self._ledger.history.nbytes
+
+    def undo(self) -> Changes:
+        """Takes back the last step: a prompt, a propagation as far as it went, a lock, a removal, a reset ...
+
+        Returns the slices whose masks changed, ascending, by object; of an object that went away or came back, all that
+        it had. A propagation that is going on ends. Raises UsageError where there is nothing to undo.
         """
-        with self._changing(name) as target:
-            # A network that follows the mask of the slice before gets it as a hint.
-            follows = follows and self._network.config.follow_mask
-            leader = target.records.get(index - direction) if follows else None
-            target.tracker.settle()
-            while True:
-                view = target.view
-                self.embeddings.prefetch(coming, view)
-                features = self.embeddings.features(index, view)
-                self._refresh_memories(target, index, direction)
-                hint = None if leader is None else self._logits_through(leader, view)
-                doubt = self._doubt(target, index)
-                prediction = target.tracker.track(index, features, direction, hint, view, doubt)
-                mask = self._to_mask(prediction.logits, view)
-                if leader is not None and leader.mask.any():
-                    mask, prediction = self._without_strays(mask, leader.mask, prediction, view)
-                if not view.cuts(mask):
-                    return self._record(target, index, view, prediction, mask, prompted=False)
-                target.view = self._widened(view, _bounding_box(mask))
+        if not self.can_undo:
+            raise UsageError("There is nothing to undo; the oldest steps may have been dropped to save memory.")
+        return self._ledger.undo()
 
-    def _without_strays(
-        self, mask: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], prediction: MaskPrediction, view: View
-    ) -> tuple[npt.NDArray[np.bool_], MaskPrediction]:
-        """Drops the pieces of a mask that touch nothing of the slice before: the next slice would follow them."""
-        kept = pieces_touching(mask, before)
-        if (kept == mask).all():
-            return mask, prediction
-        strays = mask_to_frame(mask & ~kept, view, prediction.logits.shape[-1]).to(prediction.logits.device) > 0
-        return kept, prediction._replace(logits=prediction.logits.masked_fill(strays, -ROUGH_MASK_BOUND))
+    def redo(self) -> Changes:
+        """Does the step again that was undone last; as `undo`. Any other step forgets what was undone."""
+        if not self.can_redo:
+            raise UsageError("There is nothing to redo; only what was undone last, with no other step since, can be done again.")
+        return self._ledger.redo()
 
-    def _doubt(self, target: SegmentedObject, index: int) -> float:
-        """What the expected depth says against a slice; nothing where a person said how far the object reaches."""
-        prior, prompted = self.options.depth_prior, target.prompted
-        if prior is None or target.limits or min(prompted) < index < max(prompted):
-            return 0.0
-        nearest = min(prompted, key=lambda other: abs(other - index))
-        mask = target.records[nearest].mask
-        if not mask.any():
-            return 0.0
-        x0, y0, x1, y1 = _bounding_box(mask)
-        slice_mm, row_mm, column_mm = self._stack_spacing
-        radius = ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
-        return prior.doubt(abs(index - nearest) * slice_mm, radius)
+    # ── saving ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _widened(self, view: View, box: tuple[float, float, float, float]) -> View:
-        return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)
+    def state(self) -> dict[str, Any]:
+        """All that the session knows of its objects, as a dictionary that `json` can write; `restore` takes it back.
 
-    def _refresh_memories(self, target: SegmentedObject, index: int, direction: int | None) -> None:
-        """Memories made through an earlier, narrower view are made anew before a slice looks at them, in `direction`."""
-        if direction is None:  # a slice that was not tracked yet looks at none
-            return
-        view = target.view
-        target.tracker.reframe(
-            index,
-            direction,
-            view,
-            encode=lambda other: self.embeddings.features(other, view),
-            logits_of=lambda other: self._logits_through(target.records[other], view),
-        )
+        Image features, memories and the steps to undo are not in it: memories are made anew when a pass needs them, from
+        the logits that are. The volume is not in it either, only its size, axis and window.
+        """
+        return written_state(self._objects, self._setting(), self.recording())
+
+    @torch.inference_mode()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state in place of all objects; there is nothing to undo afterwards.
+
+        Masks are those that were saved, bit for bit, and later calls give what they would have given. Raises StateError
+        where the dictionary is damaged, or of another volume, axis, window or network; the session is then as before.
+        """
+        objects, steps = read_state(state, self._setting(), self._door, self._segmenter)
+        self._start_anew(objects, steps)
+
+    def recording(self) -> dict[str, Any]:
+        """All steps since `set_volume`, in the format of docs/prompts.md: `medsam2 segment --prompts` replays them."""
+        self._checked_volume()
+        return recording_to_json(self._ledger.steps, _ARRAY_AXES[self._axis], (self.window.low, self.window.high))
+
+    def perform(self, step: SessionStep) -> Iterator[SliceResult]:
+        """One step of a recording, as `prompt_files.read_prompts` reads it; yields the slices that it segments.
+
+        A recording that is performed on the same volume, with the same model and options, gives the same masks.
+        """
+        match step:
+            case AddPrompt(name, prompt):
+                yield self.add_prompt(name, said(prompt))
+            case Propagate(objects, first, last, redo, results):
+                self._replayed = self.propagate(objects, first, last, redo)
+                yield from islice(self._replayed, results)
+            case GoOn(results):
+                if self._replayed is None:
+                    raise UsageError("There is no propagation that could go on; a recording has the step that began it before.")
+                yield from islice(self._replayed, results)
+            case Lock(name, slices):
+                self.lock(name, slices)
+            case Unlock(name, slices):
+                self.unlock(name, slices)
+            case RemovePrompt(name, slice_index):
+                self.remove_prompt(name, slice_index)
+            case RemoveObject(name):
+                self.remove_object(name)
+            case RenameObject(name, to):
+                self.rename_object(name, to)
+            case Reset():
+                self.reset()
+            case Undo():
+                self.undo()
+            case Redo():
+                self.redo()
+
+    def _setting(self) -> Setting:
+        self._checked_volume()
+        shape, model = (self.slice_count, *self.slice_shape), self.model
+        window = self.window.low, self.window.high
+        return Setting(shape, _ARRAY_AXES[self._axis], window, model.name, model.sha256)
+
+    def _start_anew(self, objects: Mapping[str, SegmentedObject], steps: Sequence[SessionStep]) -> None:
+        self._ledger.end_propagation()
+        self._ledger = Ledger(self.options.history_bytes, objects, steps)
+        self._replayed, self.last_run = None, None
+
+    @property
+    def _objects(self) -> Mapping[str, SegmentedObject]:
+        return self._ledger.objects
 
     # ── results ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def mask(self, name: str) -> npt.NDArray[np.bool_]:
-        """(k, j, i) bool on the volume's grid, a copy; post-processed as the options say."""
-        target = self._object(name)
-        stack = np.zeros((self.slice_count, *self.slice_shape), dtype=bool)
-        for index, record in target.records.items():
-            stack[index] = record.mask
-        mask: npt.NDArray[np.bool_] = np.ascontiguousarray(np.moveaxis(stack, 0, self._axis))
-        if self.options.keep_largest:
-            mask = largest_component(mask)
-            by_slice = np.moveaxis(mask, self._axis, 0)
-            for index in target.painted:  # to the pixel, whatever else the object is
-                by_slice[index] = target.records[index].mask
-        return mask
+        """(k, j, i) bool on the volume's grid, a copy; post-processed as the options say, but for locked slices."""
+        return np.ascontiguousarray(np.moveaxis(self._by_slice(self._object(name)), 0, self._axis))
+
+    def slice_mask(self, name: str, slice_index: int) -> npt.NDArray[np.bool_]:
+        """(rows, columns) bool, a copy: one slice as results yield it, before the pieces of the whole mask are looked at."""
+        (index,) = self._door.slices([slice_index])
+        record = self._object(name).records.get(index)
+        return np.zeros(self.slice_shape, dtype=bool) if record is None else record.mask
+
+    def slice_logits(self, name: str, slice_index: int) -> npt.NDArray[np.float32] | None:
+        """(rows, columns): what the network made of one slice, above 0 where it saw the object; None where it has not been."""
+        (index,) = self._door.slices([slice_index])
+        record = self._object(name).records.get(index)
+        return None if record is None else logits_to_slice(record.logits, record.view, *self.slice_shape).numpy()
+
+    def memory(self, name: str) -> MemoryBank:
+        """What is remembered of an object, a copy."""
+        return self._object(name).tracker.bank.copy()
+
+    def volume_ml(self, name: str) -> float:
+        """Millilitres of an object's mask."""
+        return int(self.mask(name).sum()) * math.prod(self._segmenter.spacing) / 1000
 
     def confidence(self, name: str) -> dict[int, SliceConfidence]:
         """By slice index, for every slice that was segmented."""
         records = self._object(name).records
         return {index: records[index].confidence for index in sorted(records)}
 
-    def _record(
-        self,
-        target: SegmentedObject,
-        index: int,
-        view: View,
-        prediction: MaskPrediction,
-        mask: npt.NDArray[np.bool_],
-        prompted: bool,
-    ) -> SliceResult:
-        """Keeps a slice's answer."""
-        confidence = SliceConfidence(float(prediction.iou), float(prediction.object_score.sigmoid()), prompted)
-        logits = prediction.logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half().cpu()
-        target.records[index] = SliceRecord(mask, logits, view, confidence)
-        return SliceResult(target.name, index, mask.copy(), confidence)
-
-    def _to_mask(self, logits: Tensor, view: View) -> npt.NDArray[np.bool_]:
-        mask: npt.NDArray[np.bool_] = (logits_to_slice(logits, view, *self.slice_shape) > 0).cpu().numpy()
-        cell = view.height * view.width / logits.shape[-1] ** 2  # slice pixels per cell of the logits
-        hole = int(self.options.fill_hole_cells * cell)
-        return fill_holes(mask, hole) if hole and mask.any() else mask
-
-    def _logits_through(self, record: SliceRecord, view: View) -> Tensor:
-        """(1, 1, S / 4, S / 4) logits of a segmented slice, as seen through a view."""
-        logits = record.logits.float().to(self._network.device)
-        if record.view == view:
-            return logits
-        return logits_to_frame(logits_to_slice(logits, record.view, *self.slice_shape), view, logits.shape[-1])
+    def _by_slice(self, target: SegmentedObject) -> npt.NDArray[np.bool_]:
+        """(slices, rows, columns) bool of an object."""
+        return assembled(target, self.slice_count, self.slice_shape, self.options.keep_largest)
 
     # ── the door ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -439,69 +488,12 @@ class Session:
             raise OptionError(f"There is no object {name!r}; objects are: {known}.")
         return self._objects[name]
 
-    def _checked_range(self, first: int | None, last: int | None) -> tuple[int, int]:
-        low = 0 if first is None else first
-        high = self.slice_count - 1 if last is None else last
-        if not 0 <= low <= high < self.slice_count:
-            raise OptionError(f"A slice range is FIRST:LAST within 0:{self.slice_count - 1}, but {low}:{high} came.")
-        return low, high
 
-    def _checked(self, prompt: Prompt) -> Box | Points | MaskPrompt:
-        """The prompt in its simplest form, sure to fit the volume."""
-        if not isinstance(prompt, (Box, Points, MaskPrompt, RecistLine, Box3D)):
-            raise PromptError(f"A prompt is a Box, Points, MaskPrompt, RecistLine or Box3D, but a {type(prompt).__name__} came.")
-        if isinstance(prompt, Box3D):
-            self._check_slice(prompt.first)
-            self._check_slice(prompt.last)
-            prompt = prompt.middle_box()
-        self._check_slice(prompt.slice_index)
-        if isinstance(prompt, RecistLine):
-            self._check_inside("line", [prompt.x0, prompt.x1], [prompt.y0, prompt.y1])
-            return self._clipped(prompt.to_box())
-        if isinstance(prompt, Box):
-            self._check_inside("box", [prompt.x0, prompt.x1], [prompt.y0, prompt.y1])
-        elif isinstance(prompt, Points):
-            self._check_inside("point", prompt.xs, prompt.ys)
-        elif prompt.mask.shape != self.slice_shape:
-            raise PromptError(
-                f"The mask prompt must have the slice's {self.slice_shape} rows and columns, but it has {prompt.mask.shape}; "
-                "is it of another slicing axis?"
-            )
-        elif prompt.mask.dtype != bool:
-            raise PromptError(f"A mask prompt is of type bool, but {prompt.mask.dtype} came; compare it with the label's value.")
-        return prompt
-
-    def _check_slice(self, index: int) -> None:
-        if not isinstance(index, (int, np.integer)) or not 0 <= index < self.slice_count:
-            raise PromptError(
-                f"The slice index is a whole number within 0..{self.slice_count - 1} along the slicing axis, but {index} came; "
-                "give another slice, or choose another slicing axis."
-            )
-
-    def _check_inside(self, what: str, xs: Sequence[float], ys: Sequence[float]) -> None:
-        if min(xs) < -0.5 or min(ys) < -0.5 or max(xs) > self._columns - 0.5 or max(ys) > self._rows - 0.5:
-            given = " ".join(f"{x:g},{y:g}" for x, y in zip(xs, ys, strict=True))
-            raise PromptError(
-                f"The {what} must lie on the slice, X (column) within 0..{self._columns - 1} and Y (row) within "
-                f"0..{self._rows - 1}, but {given} came; is X,Y the other way round, or is it another slicing axis?"
-            )
-
-    def _clipped(self, box: Box) -> Box:
-        x0, x1 = (min(max(x, 0), self._columns - 1) for x in (box.x0, box.x1))
-        y0, y1 = (min(max(y, 0), self._rows - 1) for y in (box.y0, box.y1))
-        return Box(box.slice_index, x0, y0, x1, y1)
-
-
-def _extent(prompt: Box | Points | MaskPrompt) -> tuple[float, float, float, float]:
-    """(x0, y0, x1, y1) of what a prompt speaks of."""
-    if isinstance(prompt, Box):
-        return prompt.x0, prompt.y0, prompt.x1, prompt.y1
+def _in_words(prompt: Prompt) -> str:
     if isinstance(prompt, Points):
-        return min(prompt.xs), min(prompt.ys), max(prompt.xs), max(prompt.ys)
-    return _bounding_box(prompt.mask)
+        return "click" if len(prompt.xs) == 1 else f"{len(prompt.xs)} clicks"
+    return {Box: "box", RecistLine: "line", Box3D: "3D box", MaskPrompt: "mask"}[type(prompt)]
 
 
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Inclusive (x0, y0, x1, y1) of a mask that has a pixel."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+def _slices_in_words(slices: Sequence[int]) -> str:
+    return f"slice {slices[0]}" if len(slices) == 1 else f"{len(slices)} slices"

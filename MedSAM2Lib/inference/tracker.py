@@ -12,7 +12,7 @@ from them (a correction on a tracked slice is lost on the next pass, facebookres
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,19 +20,32 @@ from torch import Tensor
 
 from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.conditioning import condition
-from MedSAM2Lib.memory.bank import MemoryBank
-from MedSAM2Lib.memory.entry import MemoryEntry
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.inference.late_memory import LateMemory
+from MedSAM2Lib.memory.bank import MemoryBank, Selection
+from MedSAM2Lib.memory.entry import MemoryEntry, appearance
+from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors
 
-__all__ = ["ROUGH_MASK_BOUND", "Tracker"]
+__all__ = ["ROUGH_MASK_BOUND", "Tracker", "absent"]
 
 ROUGH_MASK_BOUND = 10.0  # likewise for the mask of a neighbouring slice, which is no more than a hint
 PREVIOUS_LOGITS_BOUND = 32.0  # previous logits are clamped to +- this before they become a mask prompt (SAM 2)
 
 
+def absent(network: SAM2, prediction: MaskPrediction) -> MaskPrediction:
+    """The answer of a network that is sure enough of its opposite: the object is not on this slice."""
+    return prediction._replace(
+        logits=torch.full_like(prediction.logits, NO_OBJECT_LOGIT),
+        object_score=-prediction.object_score.abs(),
+        pointer=network.no_obj_ptr.expand_as(prediction.pointer),
+    )
+
+
 @dataclass
 class Tracker:
     """Follows one object (or, in training, one object per clip of a batch) from slice to slice.
+
+    `prompt`, `adopt_mask` and `track` answer and remember. Who changes an answer before it is remembered (`Session` cleans
+    masks) asks for it by `answer_points`, `network.adopt_mask` and `answer`, and remembers by `expect` and `remember`.
 
     memory_dtype  how memory maps are stored. SAM 2 keeps bfloat16 even in float32 runs; training keeps what it gets,
                   because gradients flow through the maps.
@@ -43,13 +56,15 @@ class Tracker:
     slice_count: int
     memory_dtype: torch.dtype | None = torch.bfloat16
     tracked_direction: dict[int, int] = field(default_factory=dict)  # slice index -> direction of its last pass
-    # By slice index, of slices prompted since the last pass: features (B, C, h, w), answer and view. A memory is made of
-    # them when the pass begins, so that a person who clicks does not wait for it.
-    pending: dict[int, tuple[Tensor, MaskPrediction, View | None]] = field(default_factory=dict)
+    # By slice index, of slices prompted since the last pass: they become conditioning when the next one begins. Their
+    # memories are made then, so that a person who clicks does not wait for it.
+    pending: dict[int, MemoryEntry] = field(default_factory=dict)
 
     def copy(self) -> Tracker:
         """A tracker that can be changed without changing this one; the network and the tensors are shared."""
         return replace(self, bank=self.bank.copy(), tracked_direction=dict(self.tracked_direction), pending=dict(self.pending))
+
+    # ── an answer, remembered ─────────────────────────────────────────────────────────────────────────────────
 
     def prompt(
         self,
@@ -64,21 +79,14 @@ class Tracker:
         previous_logits  (B, 1, S / 4, S / 4) of this slice, where it has a mask that these points correct
         view             through which the features see the slice, where there is more than one way
         """
-        if previous_logits is not None:
-            previous_logits = previous_logits.clamp(-PREVIOUS_LOGITS_BOUND, PREVIOUS_LOGITS_BOUND)
-        direction = self.tracked_direction.get(slice_index)
-        if direction is None:
-            conditioned = self.network.without_memory(features.stride16)
-        else:
-            conditioned = self._condition(slice_index, features, direction)
-        prediction = self.network.predict(conditioned, features, points, previous_logits)
-        self.pending[slice_index] = features.stride16, prediction, view
+        prediction = self.answer_points(slice_index, features, points, previous_logits)
+        self.expect_answer(slice_index, features.stride16, prediction, view)
         return prediction
 
     def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor, view: View | None = None) -> MaskPrediction:
         """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
-        self.pending[slice_index] = features.stride16, prediction, view
+        self.expect_answer(slice_index, features.stride16, prediction, view)
         return prediction
 
     def track(
@@ -95,26 +103,74 @@ class Tracker:
         neighbour_logits  (B, 1, S / 4, S / 4) of the slice before, for a network that follows its mask; others ignore it
         """
         self.settle()
+        prediction = self.answer(slice_index, features, direction, neighbour_logits, doubt)
+        entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
+        entry.look()  # while the features are at hand, rather than keep them
+        self.remember(entry, direction)
+        return prediction
+
+    # ── an answer ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def answer_points(
+        self, slice_index: int, features: ImageFeatures, points: PointTensors, previous_logits: Tensor | None = None
+    ) -> MaskPrediction:
+        """As `prompt`, without remembering it."""
+        if previous_logits is not None:
+            previous_logits = previous_logits.clamp(-PREVIOUS_LOGITS_BOUND, PREVIOUS_LOGITS_BOUND)
+        direction = self.tracked_direction.get(slice_index)
+        if direction is None:
+            conditioned = self.network.without_memory(features.stride16)
+        else:
+            conditioned = self._condition(slice_index, features, direction)
+        return self.network.predict(conditioned, features, points, previous_logits)
+
+    def answer(
+        self,
+        slice_index: int,
+        features: ImageFeatures,
+        direction: int,
+        neighbour_logits: Tensor | None = None,
+        doubt: float = 0.0,
+    ) -> MaskPrediction:
+        """As `track`, without remembering it."""
         rough_mask = None
         if self.network.config.follow_mask and neighbour_logits is not None:
             rough_mask = neighbour_logits.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
         conditioned = self._condition(slice_index, features, direction)
-        prediction = self.network.predict(conditioned, features, mask=rough_mask, doubt=doubt)
-        entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
+        return self.network.predict(conditioned, features, mask=rough_mask, doubt=doubt)
+
+    # ── what is remembered ────────────────────────────────────────────────────────────────────────────────────
+
+    def expect(self, entry: MemoryEntry) -> None:
+        """The entry's slice is conditioning from the next pass on; until then its memory is the one it has."""
+        self.pending[entry.slice_index] = entry
+
+    def expect_answer(self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None) -> None:
+        """The same of an answer to a prompt, with the image features (B, C, h, w) of its slice."""
+        self.expect(self._entry(slice_index, stride16, prediction, view, prompted=True))
+
+    def remember(self, entry: MemoryEntry, direction: int) -> None:
+        """The entry's slice was tracked in this direction."""
         self.bank.insert(entry, direction)
-        self.tracked_direction[slice_index] = direction
-        return prediction
+        self.tracked_direction[entry.slice_index] = direction
 
     def settle(self) -> None:
         """What was prompted since the last pass takes its place among the memories."""
-        for slice_index, (stride16, prediction, view) in self.pending.items():
-            self.bank.add_conditioning(self._entry(slice_index, stride16, prediction, view, prompted=True))
+        for entry in self.pending.values():
+            self.bank.add_conditioning(entry)
         self.pending.clear()
 
-    def start_pass(self, direction: int) -> None:
-        """Forgets what the last pass in this direction left, so that passes do not depend on earlier ones."""
+    def start_pass(self, direction: int, again: Collection[int] | None = None) -> None:
+        """Forgets what the last pass in this direction left, so that passes do not depend on earlier ones.
+
+        again  only these slices are segmented again: the others' memories stay
+        """
         self.settle()
-        self.bank.forget_tracked(direction)
+        if again is None:
+            self.bank.forget_tracked(direction)
+        else:
+            for slice_index in again:
+                self.bank.forget(slice_index)
         for slice_index in self.bank.conditioning:
             self.tracked_direction[slice_index] = direction
 
@@ -124,44 +180,25 @@ class Tracker:
         self.tracked_direction.pop(slice_index, None)
         self.pending.pop(slice_index, None)
 
-    def reframe(
-        self,
-        slice_index: int,
-        direction: int,
-        view: View | None,
-        encode: Callable[[int], ImageFeatures],
-        logits_of: Callable[[int], Tensor],
-    ) -> None:
-        """Makes the memories that a slice will see anew where they were made through another view.
+    def stale(self, slice_index: int, features: ImageFeatures, direction: int, view: View) -> list[MemoryEntry]:
+        """The memories that a slice going on in `direction` would see, but that were made through another view than its own.
 
-        slice_index  the slice that goes on in `direction`
-        view         the one through which the slice will be seen
-        encode       features of a slice through that view
-        logits_of    (B, 1, S / 4, S / 4) logits of a slice as seen through that view; where a person has spoken since the
-                     memory was made, they may be the newer ones
+        A bank may choose by what memories look like, so renewing some can bring others in sight: ask again then.
         """
-        for entry, _ in self.bank.select(slice_index, direction, self.slice_count).maps:
-            index = entry.slice_index
-            if entry.view == view:
-                continue
-            prompted = index in self.bank.conditioning
-            memory = self.network.encode_memory(encode(index).stride16, logits_of(index), entry.object_score, prompted)
-            remade = replace(entry, map=self._stored(memory), view=view)
-            if prompted:
-                self.bank.conditioning[index] = remade
-            else:
-                self.bank.insert(remade, direction)
+        return [entry for entry, _ in self._select(slice_index, features, direction).maps if entry.view != view]
 
     def _condition(self, slice_index: int, features: ImageFeatures, direction: int) -> Tensor:
-        selection = self.bank.select(slice_index, direction, self.slice_count)
+        selection = self._select(slice_index, features, direction)
         return condition(self.network, features.stride16, selection, self.slice_count)
+
+    def _select(self, slice_index: int, features: ImageFeatures, direction: int) -> Selection:
+        return self.bank.select(slice_index, direction, self.slice_count, features.stride16)
 
     def _entry(
         self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None, prompted: bool
-    ) -> MemoryEntry:
-        score = prediction.object_score
-        memory = self._stored(self.network.encode_memory(stride16, prediction.logits, score, prompted))
-        return MemoryEntry(slice_index, memory, prediction.pointer, prediction.iou, score, view)
+    ) -> LateMemory:
+        def make() -> tuple[Tensor, Tensor]:
+            memory = self.network.encode_memory(stride16, prediction.logits, prediction.object_score, prompted)
+            return memory if self.memory_dtype is None else memory.to(self.memory_dtype), appearance(stride16)
 
-    def _stored(self, memory: Tensor) -> Tensor:
-        return memory if self.memory_dtype is None else memory.to(self.memory_dtype)
+        return LateMemory(slice_index, prediction.pointer, prediction.iou, prediction.object_score, view, make)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from torch import Tensor
+
 from MedSAM2Lib.memory.entry import MemoryEntry
 
 __all__ = ["MemoryBank", "RecentBank", "Selection"]
@@ -26,7 +28,9 @@ class Selection:
 class MemoryBank(Protocol):
     """The memories of one object."""
 
-    conditioning: dict[int, MemoryEntry]  # by slice index, in the order of prompting
+    @property
+    def conditioning(self) -> dict[int, MemoryEntry]:
+        """By slice index, in the order of prompting."""
 
     def insert(self, entry: MemoryEntry, direction: int) -> None:
         """Offers the memory of a slice tracked in `direction`; the rule decides whether it is kept."""
@@ -40,8 +44,20 @@ class MemoryBank(Protocol):
     def forget_tracked(self, direction: int) -> None:
         """Drops the tracked memories of a direction, for a new pass."""
 
-    def select(self, slice_index: int, direction: int, slice_count: int) -> Selection:
-        """What slice `slice_index` of `slice_count` sees when tracked in `direction`."""
+    def renew(self, entry: MemoryEntry) -> None:
+        """Puts the memory of a slice that is remembered in the place of the one there: the same, seen through another view."""
+
+    def select(self, slice_index: int, direction: int, slice_count: int, stride16: Tensor) -> Selection:
+        """What slice `slice_index` of `slice_count` sees when tracked in `direction`. Asked again, the same.
+
+        stride16  (B, C, h, w) image features of the slice
+        """
+
+    def tracked_entries(self) -> list[tuple[MemoryEntry, int, bool]]:
+        """The memories of tracked slices, the direction of each, and whether its map may be shown to a slice."""
+
+    def put_back(self, entry: MemoryEntry, direction: int, shown: bool) -> None:
+        """A tracked memory as it was. All of `tracked_entries`, in their order, make an empty bank the one it was."""
 
     def copy(self) -> MemoryBank:
         """A bank that can be changed without changing this one. Entries never change, so they are shared."""
@@ -76,7 +92,12 @@ class RecentBank:
     def forget_tracked(self, direction: int) -> None:
         self.tracked[direction].clear()
 
-    def select(self, slice_index: int, direction: int, slice_count: int) -> Selection:
+    def renew(self, entry: MemoryEntry) -> None:
+        for kept in (self.conditioning, *self.tracked.values()):
+            if entry.slice_index in kept:
+                kept[entry.slice_index] = entry
+
+    def select(self, slice_index: int, direction: int, slice_count: int, stride16: Tensor) -> Selection:
         recent = self.tracked[direction]
         maps = [(entry, self.slots - 1) for entry in self.conditioning.values()]
         for distance in range(self.slots - 1, 0, -1):  # oldest first
@@ -91,6 +112,12 @@ class RecentBank:
             if entry is not None:
                 pointers.append((entry, distance))
         return Selection(maps, pointers)
+
+    def tracked_entries(self) -> list[tuple[MemoryEntry, int, bool]]:
+        return [(entry, direction, True) for direction, recent in self.tracked.items() for entry in recent.values()]
+
+    def put_back(self, entry: MemoryEntry, direction: int, shown: bool) -> None:
+        self.insert(entry, direction)
 
     def copy(self) -> RecentBank:
         tracked = {direction: dict(recent) for direction, recent in self.tracked.items()}

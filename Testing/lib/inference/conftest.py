@@ -1,22 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.volume import Volume
 from Testing.lib.inference.support import Mask, SeesBright, ellipsoid, loaded, volume_of
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in one order, on whatever machine
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

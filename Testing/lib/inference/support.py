@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.frames import PIXEL_MEAN, PIXEL_STD
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.session import Session, SessionOptions
+from MedSAM2Lib.metrics import dice
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
-from Testing.lib.network.parity.weights import SMALL, random_network
+from Testing.lib.network.parity.weights import SMALL
 
 __all__ = ["PLAIN", "SeesBright", "box_around", "dice", "ellipsoid", "known", "loaded", "opened", "volume_of"]
 
@@ -29,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 SHAPE = (24, 48, 48)  # (k, j, i)
 _TINY = replace(SMALL, image_size=64)
 # Nothing but the network's answers; most tests want no more.
-PLAIN = SessionOptions(keep_largest=False, fill_hole_cells=0, stop_after=0)
+PLAIN = SessionOptions(keep_largest=False, fill_hole_cells=0, stop_after=0, agreement=0)
 
 
 class SeesBright(SAM2):
@@ -88,10 +90,6 @@ def box_around(slice_mask: Mask, index: int, margin: int = 1) -> Box:
     return Box(index, columns[0] - margin, rows[0] - margin, columns[-1] + margin, rows[-1] + margin)
 
 
-def dice(one: Mask, other: Mask) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
-
-
 def known(session: Session) -> dict[str, Any]:
     """All that a session knows of its objects, for comparison: two that are equal go on alike, bit for bit."""
     return {name: _known_of(target) for name, target in session._objects.items()}
@@ -102,24 +100,28 @@ def _known_of(target: Any) -> dict[str, Any]:
     return {
         "view": target.view,
         "limits": target.limits,
+        "spoken": target.spoken,
         "boxes": list(target.boxes.items()),
         "clicks": list(target.clicks.items()),
-        "records": [
-            (index, record.mask.tobytes(), _bytes(record.logits), record.view, record.confidence)
-            for index, record in target.records.items()
-        ],
+        "locked": target.locked,
+        "due": (target.unreached, target.stale),
+        "records": [(index, _record(record)) for index, record in target.records.items()],
         "conditioning": [_entry(entry) for entry in bank.conditioning.values()],
-        "tracked": {way: [_entry(entry) for entry in recent.values()] for way, recent in bank.tracked.items()},
+        "tracked": sorted((direction, *_entry(entry)) for entry, direction, _ in bank.tracked_entries()),
         "directions": dict(target.tracker.tracked_direction),
-        "pending": [
-            (index, _bytes(features), _bytes(answer.logits), _bytes(answer.pointer), view)
-            for index, (features, answer, view) in target.tracker.pending.items()
-        ],
+        "pending": [_entry(entry) for entry in target.tracker.pending.values()],
     }
 
 
+def _record(record: Any) -> tuple[Any, ...]:
+    return record.packed, _bytes(record.logits), record.view, record.direction, record.confidence
+
+
 def _entry(entry: Any) -> tuple[Any, ...]:
-    return entry.slice_index, _bytes(entry.map), _bytes(entry.pointer), _bytes(entry.object_score), entry.view
+    """Without its map, which follows from the rest."""
+    view = entry.view
+    where = (view.row, view.column, view.height, view.width)
+    return entry.slice_index, _bytes(entry.pointer), _bytes(entry.object_score), where, _bytes(entry.record.logits)
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
-from MedSAM2Lib.errors import OptionError, PromptError, UsageError
+from MedSAM2Lib.errors import OptionError, PromptError, StateError, UsageError
 from MedSAM2Lib.inference.embeddings import Embeddings
-from MedSAM2Lib.inference.objects import SliceResult
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
+from MedSAM2Lib.results import SliceResult
+from MedSAM2Lib.session_steps import slice_of
 from MedSAM2Lib.volume import Volume
 from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, volume_of
 
@@ -182,8 +183,8 @@ def arm(fuse: Fuse, patch: pytest.MonkeyPatch, session: Session) -> None:
     session.embeddings._kept.clear()
     for step in ("encode_image", "predict", "adopt_mask", "encode_memory", "with_memory"):
         fuse.into(patch, session.model.network, step)
-    for step in ("_record", "_to_mask", "_logits_through"):
-        fuse.into(patch, session, step)
+    for step in ("_record", "_to_mask", "logits_through"):
+        fuse.into(patch, session._segmenter, step)
 
 
 PROMPTS: dict[str, tuple[str, Prompt]] = {
@@ -217,12 +218,12 @@ def test_a_prompt_that_is_cut_short_anywhere_changes_nothing(
 def test_a_propagation_that_is_cut_short_anywhere_keeps_what_was_yielded(
     a_session: Session, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    objects = a_session._objects.copy()
+    objects = a_session._ledger.objects
     steps = steps_of(lambda session: list(session.propagate()), a_session, monkeypatch)
     list(a_session.propagate())
     undisturbed = known(a_session)
     for step in range(1, steps + 1, 5):
-        a_session._objects = objects.copy()
+        a_session._ledger.objects = objects
         with monkeypatch.context() as patch:
             arm(Fuse(step, error), patch, a_session)
             last_known = until_cut_short(a_session, error)
@@ -246,11 +247,11 @@ def until_cut_short(session: Session, error: type[BaseException]) -> dict[str, A
 def steps_of(work: Callable[[Session], object], session: Session, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many steps of work there are that can be cut short. The session is as before."""
     many = 10_000
-    fuse, objects = Fuse(many, MemoryError), session._objects.copy()
+    fuse, objects = Fuse(many, MemoryError), session._ledger.objects
     with monkeypatch.context() as patch:
         arm(fuse, patch, session)
         work(session)
-    session._objects = objects
+    session._ledger.objects = objects
     assert many > fuse.left + 1
     return many - fuse.left
 
@@ -287,15 +288,25 @@ prompts = st.one_of(
     st.sampled_from([make for _, make, _ in BAD]),
 )
 names = st.sampled_from(["organ", "tumour"])
+several = st.lists(indices, max_size=3)
+prompting = st.tuples(st.just("prompt"), names, prompts)
 calls = st.one_of(
-    st.tuples(st.just("prompt"), names, prompts),
-    st.tuples(st.just("prompt"), names, prompts),
+    prompting,
+    prompting,
     st.tuples(st.just("propagate"), st.none(), st.none() | st.integers(0, 3), st.none() | st.integers(2, 5), st.integers(1, 12)),
     st.tuples(st.just("propagate"), names, indices, indices, st.integers(1, 12)),
     st.tuples(st.just("go on"), st.integers(1, 12)),
+    st.tuples(st.just("lock"), names, several),
+    st.tuples(st.just("unlock"), names, st.none() | several),
+    st.tuples(st.just("remove prompt"), names, indices),
+    st.tuples(st.just("rename"), names, st.sampled_from(["organ", "tumour", "cyst", ""])),
+    st.tuples(st.just("damaged state")),
+    st.tuples(st.sampled_from(["undo", "redo"])),
+    st.tuples(st.sampled_from(["undo", "redo"])),
     st.tuples(st.just("remove"), st.just("tumour")),
     st.tuples(st.just("reset")),
 )
+MAY_CHANGE_LOCKED = ("undo", "redo", "unlock", "rename", "remove", "reset")
 
 
 def carry_out(session: Session, call: tuple[Any, ...], running: list[Generator[SliceResult, None, None]]) -> None:
@@ -306,12 +317,28 @@ def carry_out(session: Session, call: tuple[Any, ...], running: list[Generator[S
             assert result.mask.shape == SHAPE[1:]
             assert session.confidence(name)[result.slice_index].prompted
         case "propagate", name, first, last, count:
-            running[:] = [session.propagate(None if name is None else [name], first, last)]
+            running[:] = [session.propagate(None if name is None else [name], first, last, redo=count % 2 == 0)]
             seen = [(result.object, result.slice_index) for result in islice(running[0], count)]
             assert len(set(seen)) == len(seen)
         case "go on", count:
             for results in running:
                 assert not any(result.confidence.prompted for result in islice(results, count))
+        case "lock", name, slices:
+            session.lock(name, slices)
+            assert set(slices) <= set(session.locked(name))
+        case "unlock", name, slices:
+            session.unlock(name, slices)
+        case "remove prompt", name, index:
+            session.remove_prompt(name, index)
+            assert not session.slice_mask(name, index).any()
+        case "rename", name, new:
+            session.rename_object(name, new)
+        case ("damaged state",):
+            session.restore({**session.state(), "objects": [{}]})
+        case ("undo",):
+            session.undo()
+        case ("redo",):
+            session.redo()
         case "remove", name:
             session.remove_object(name)
         case ("reset",):
@@ -322,33 +349,63 @@ def check(session: Session) -> None:
     """What holds at all times."""
     for name, target in session._objects.items():
         bank = target.tracker.bank
-        tracked = {*bank.tracked[1], *bank.tracked[-1]}  # type: ignore[attr-defined]
+        tracked = {entry.slice_index for entry, *_ in bank.tracked_entries()}
         pending = set(target.tracker.pending)  # until the next pass, their old memories stay
+        approved = {index for index in target.locked if session.slice_mask(name, index).any()}
+        said = set(target.prompted) | approved
         assert tracked <= set(target.records)
-        assert {*bank.conditioning} | pending == set(target.prompted)
-        assert not tracked & (set(target.prompted) - pending)
+        assert set(target.prompted) <= {*bank.conditioning} | pending <= said
+        assert not tracked & {*bank.conditioning}
         assert set(target.boxes) | set(target.clicks) <= set(target.prompted)
+        assert {slice_of(kept) for kept in target.spoken} == set(target.prompted)
         assert all(np.array_equal(target.records[index].mask, painted()) for index in target.painted)
+        assert not (target.unreached | target.stale) & target.anchors
         if target.limits is not None:
-            assert all(target.limits[0] <= index <= target.limits[1] for index in target.records if not target.is_prompted(index))
+            assert all(target.limits[0] <= index <= target.limits[1] for index in set(target.records) - target.anchors)
         mask = session.mask(name)
         assert mask.shape == SHAPE
         assert set(np.flatnonzero(mask.any((1, 2)))) <= set(session.confidence(name))
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+def locked_masks(session: Session) -> dict[tuple[str, int], bytes]:
+    return {
+        (name, index): session.slice_mask(name, index).tobytes() for name in session.objects for index in session.locked(name)
+    }
+
+
+def undone(session: Session) -> int:
+    """Takes everything back; how many steps there were."""
+    steps = 0
+    while session.can_undo:
+        session.undo()
+        check(session)
+        steps += 1
+    return steps
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=40)
 @given(st.lists(calls, min_size=2, max_size=10), st.sampled_from([None, 1.2]), st.sampled_from([0, 1]))
 def test_any_sequence_of_calls_leaves_a_session_that_holds_together(
     a_model: LoadedModel, a_small_volume: Volume, asked: list[tuple[Any, ...]], zoom: float | None, stop_after: int
 ) -> None:
     session = opened(a_model, a_small_volume, replace(PLAIN, zoom=zoom, stop_after=stop_after))
+    start = session.state()
     session.add_prompt("organ", BOX)
     running = [session.propagate()]
     for call in asked:
-        before = known(session)
+        before, locked = session.state(), locked_masks(session)
         try:
             carry_out(session, call, running)
-        except UsageError:
+        except (UsageError, StateError):
             assert call[0] != "go on"
-            assert known(session) == before
+            assert session.state() == before
+        if call[0] not in MAY_CHANGE_LOCKED:
+            assert locked.items() <= locked_masks(session).items()
         check(session)
+    end = known(session)
+    steps = undone(session)
+    assert session.state()["objects"] == start["objects"]
+    for _ in range(steps):
+        session.redo()
+    if steps:
+        assert known(session) == end

@@ -12,7 +12,7 @@ import torch
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference import tracker as tracker_module
-from MedSAM2Lib.inference.embeddings import Embeddings
+from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.memory.bank import Selection
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt
@@ -56,9 +56,9 @@ def _memories_seen_through_the_views_of_their_slices(monkeypatch: pytest.MonkeyP
     mixed: list[tuple[set[View | None], View]] = []
     plain_features, plain_condition = Embeddings.features, tracker_module.condition
 
-    def features(self: Embeddings, slice_index: int, view: View) -> object:
+    def features(self: Embeddings, slice_index: int, view: View, direction: int = FORWARD) -> object:
         asked.append(view)
-        return plain_features(self, slice_index, view)
+        return plain_features(self, slice_index, view, direction)
 
     def condition(network: object, stride16: object, selection: Selection, slice_count: int) -> object:
         views = {entry.view for entry, _ in selection.maps}
@@ -89,7 +89,7 @@ def test_a_small_object_is_looked_at_closely(a_tower: Session, view_of: Callable
 def test_a_click_finds_its_own_view(a_seeing_model: LoadedModel, view_of: Callable[[Session], View]) -> None:
     session = opened(a_seeing_model, volume_of(tower()), CLOSE)
     result = session.add_prompt("organ", Points(10, (60.0,), (45.0,), (True,)))
-    assert dice(result.mask, tower()[10]) > 0.98
+    assert dice(result.mask[None], tower()[10:11]) > 0.98
     assert not view_of(session).cuts(result.mask)
 
 
@@ -109,13 +109,13 @@ def test_the_view_widens_where_the_object_grows(a_tower: Session, view_of: Calla
     narrow = view_of(a_tower)
     masks = {result.slice_index: result.mask for result in a_tower.propagate()}
     assert view_of(a_tower).width > 3 * narrow.width
-    assert all(dice(mask, tower()[index]) > 0.93 for index, mask in masks.items())
+    assert all(dice(mask[None], tower()[index : index + 1]) > 0.93 for index, mask in masks.items())
     assert not any(view_of(a_tower).cuts(mask) for mask in masks.values())
 
 
 def test_a_box_that_is_too_small_widens_at_once(a_tower: Session, view_of: Callable[[Session], View]) -> None:
     result = a_tower.add_prompt("organ", Box(10, 50, 40, 60, 50))
-    assert dice(result.mask, tower()[10]) > 0.98
+    assert dice(result.mask[None], tower()[10:11]) > 0.98
     assert view_of(a_tower).shows((29, 19, 90, 70))
 
 
@@ -147,8 +147,9 @@ def test_a_prompt_beside_the_view_widens_it(
     assert view_of(session).shows((40, 30, 51, 41))
     assert result.mask[85, 105]
     assert result.confidence.presence > 0.9  # also of a mask: it is not lost on the way to the network
-    pending = session._objects["organ"].tracker.pending
-    assert (pending[index][1].logits > 0).any()
+    waiting = next(memory for memory in session._objects["organ"].memories() if memory.slice_index == index)
+    assert waiting.record is not None
+    assert (waiting.record.logits > 0).any()
 
 
 def test_a_painted_mask_that_touches_the_edge_of_the_view_widens_it(a_tower: Session, view_of: Callable[[Session], View]) -> None:
@@ -171,12 +172,14 @@ def assert_memories_are_those_of_their_records(session: Session) -> None:
     network = session.model.network
     target = session._objects["organ"]
     bank = target.tracker.bank
-    for prompted, entries in ((True, bank.conditioning), (False, bank.tracked[1]), (False, bank.tracked[-1])):  # type: ignore[attr-defined]
-        for index, entry in entries.items():
-            features = session.embeddings.features(index, entry.view)
-            logits = session._logits_through(target.records[index], entry.view)
-            memory = network.encode_memory(features.stride16, logits, entry.object_score, prompted)
-            torch.testing.assert_close(entry.map.float(), memory, rtol=0.02, atol=0.02)
+    known = [(True, entry) for entry in bank.conditioning.values()] + [(False, entry) for entry, *_ in bank.tracked_entries()]
+    for prompted, entry in known:
+        assert entry.view is not None
+        record = target.records[entry.slice_index]
+        features = session.embeddings.features(entry.slice_index, entry.view, record.direction)
+        logits = session._segmenter.logits_through(record, entry.view)
+        memory = network.encode_memory(features.stride16, logits, entry.object_score, prompted)
+        assert torch.equal(entry.map, memory.to(torch.bfloat16))
 
 
 def test_memories_of_narrow_views_are_made_anew_for_wide_ones(a_tower: Session) -> None:

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
+from MedSAM2Lib.memory.entry import MemoryEntry
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
 from Testing.lib.network.parity.drivers import points
-from Testing.lib.network.parity.weights import SMALL, random_network, random_slices
+from Testing.lib.network.parity.weights import SMALL, random_slices
 
 BOX = points((30, 40, 2), (90, 100, 3))
 CLICK = points((50, 60, 1))
@@ -111,31 +113,19 @@ def test_memories_are_kept_in_bfloat16_unless_asked_otherwise(
         assert tracker.bank.conditioning[0].map.dtype == dtype
 
 
-def test_memories_made_anew_from_the_same_features_are_the_same(a_tracker: Tracker, features: list[ImageFeatures]) -> None:
-    logits = {0: a_tracker.prompt(0, features[0], BOX).logits}
-    for index in range(1, COUNT - 1):
-        logits[index] = a_tracker.track(index, features[index], 1).logits
-    before = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
-    a_tracker.reframe(COUNT - 1, 1, WIDE, features.__getitem__, logits.__getitem__)
-    after = a_tracker.track(COUNT - 1, features[COUNT - 1], 1).logits
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
-
-
-def test_only_memories_of_another_view_are_made_anew(
+def test_memories_of_another_view_than_the_slices_are_stale(
     a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]
 ) -> None:
-    logits = {0: a_tracker.prompt(0, features[0], BOX, view=WIDE).logits}
+    a_tracker.prompt(0, features[0], BOX, view=WIDE)
     for index in range(1, COUNT):
-        view = NARROW if index == 3 else WIDE
-        logits[index] = a_tracker.track(index, features[index], 1, view=view).logits
-    maps = {index: entry.map for index, entry in a_bank.tracked[1].items()}
-    a_tracker.reframe(COUNT, 1, WIDE, lambda index: features[0], logits.__getitem__)
-    changed = [index for index, entry in a_bank.tracked[1].items() if not torch.equal(entry.map, maps[index])]
-    assert changed == [3]
-    assert a_bank.tracked[1][3].view == WIDE
+        a_tracker.track(index, features[index], 1, view=NARROW if index == 3 else WIDE)
+    assert [entry.slice_index for entry in a_tracker.stale(COUNT, features[0], 1, WIDE)] == [3]
+    other = a_bank.tracked[1][2]
+    a_bank.renew(MemoryEntry(3, other.map, other.pointer, other.iou, other.object_score, WIDE))
+    assert not a_tracker.stale(COUNT, features[0], 1, WIDE)
 
 
-def test_a_slice_prompted_anew_keeps_its_old_memory_in_its_old_view_until_the_next_pass(
+def test_a_slice_prompted_anew_keeps_its_old_memory_until_the_next_pass(
     a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]
 ) -> None:
     a_tracker.prompt(0, features[0], BOX, view=NARROW)
@@ -144,6 +134,29 @@ def test_a_slice_prompted_anew_keeps_its_old_memory_in_its_old_view_until_the_ne
     assert a_bank.conditioning[0].view == NARROW
     a_tracker.start_pass(1)
     assert a_bank.conditioning[0].view == WIDE
+
+
+def test_a_pass_over_some_slices_forgets_only_their_memories(
+    a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]
+) -> None:
+    a_tracker.prompt(0, features[0], BOX)
+    for index in range(1, COUNT):
+        a_tracker.track(index, features[index], 1)
+    a_tracker.start_pass(1, again={3, 4})
+    assert list(a_bank.tracked[1]) == [1, 2, 5]
+
+
+def test_a_memory_is_made_at_the_first_look_and_once(
+    a_network: SAM2, a_tracker: Tracker, features: list[ImageFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    plain = a_network.encode_memory
+    monkeypatch.setattr(a_network, "encode_memory", lambda *args: made.append(args) or plain(*args))  # type: ignore[func-returns-value]
+    a_tracker.prompt(0, features[0], BOX)
+    assert not made
+    for index in (1, 2):
+        a_tracker.track(index, features[index], 1)
+    assert len(made) == 3
 
 
 def test_a_copy_changes_alone(a_tracker: Tracker, a_bank: RecentBank, features: list[ImageFeatures]) -> None:

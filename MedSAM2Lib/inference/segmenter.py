@@ -1,0 +1,388 @@
+"""One object on one slice of a volume: from prompts or memories, through a view wide enough, to a mask.
+
+Nothing here is kept between calls but image features: what is known of an object is in the object, which is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
+from MedSAM2Lib.inference.door import SlicePrompt
+from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
+from MedSAM2Lib.inference.late_memory import LateMemory
+from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
+from MedSAM2Lib.inference.options import SessionOptions
+from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker, absent
+from MedSAM2Lib.memory.entry import appearance
+from MedSAM2Lib.memory.opening import open_bank
+from MedSAM2Lib.network.prompt_encoder import PointLabel
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.packed_mask import PackedMask
+from MedSAM2Lib.postprocess import fill_holes, pieces_touching
+from MedSAM2Lib.prompts import Box, MaskPrompt, Points
+from MedSAM2Lib.results import SliceConfidence, SliceResult
+from MedSAM2Lib.session_steps import Painted
+
+__all__ = ["Segmenter"]
+
+_Mask = npt.NDArray[np.bool_]
+
+_LARGEST_LOGIT = 1024.0  # of logits that are kept, as float16; the same that an absent object has everywhere
+_WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
+# A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
+_CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
+
+
+@dataclass
+class Segmenter:
+    """What a session asks for one slice after the other.
+
+    spacing  mm between slices, rows, columns
+    """
+
+    network: SAM2
+    embeddings: Embeddings
+    slice_count: int
+    slice_shape: tuple[int, int]
+    spacing: tuple[float, float, float]
+    options: SessionOptions
+
+    # ── objects ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def new_object(self, name: str, prompt: SlicePrompt) -> SegmentedObject:
+        """An object that looks where its first prompt is."""
+        return SegmentedObject(name, self.new_tracker(), self._first_view(prompt), unreached=set(range(self.slice_count)))
+
+    def new_tracker(self) -> Tracker:
+        config = self.network.config
+        bank = open_bank(self.options.memory, config.memory_slots, config.max_object_pointers)
+        return Tracker(self.network, bank, self.slice_count)
+
+    # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def prompt(self, target: SegmentedObject, prompt: SlicePrompt) -> SliceResult:
+        """The mask of a prompt's slice; the prompt has been checked."""
+        if not target.view.shows(_extent(prompt)):
+            target.view = self._widened(target.view, _extent(prompt))
+        return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt)
+
+    def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
+        """The mask from a slice's box and clicks, in a view wide enough to show it whole."""
+        index = prompt.slice_index
+        before = target.records.get(index)
+        if isinstance(prompt, Box):  # says anew where the object is; what the slice had is not worth keeping
+            target.boxes[index] = prompt
+            target.clicks.pop(index, None)
+            corrected = None
+        else:
+            target.clicks[index] = (*target.clicks.get(index, ()), prompt)
+            corrected = before
+        while True:
+            view = target.view
+            features = self._features(target, index, view)
+            direction = target.tracker.tracked_direction.get(index)
+            if direction is not None:  # a slice that was not tracked yet looks at no memory
+                self._refresh_memories(target, index, features, direction)
+            points = self._point_tensors(target, index, view)
+            previous = None if corrected is None else self.logits_through(corrected, view)
+            prediction = target.tracker.answer_points(index, features, points, previous)
+            mask = self._to_mask(prediction.logits, view)
+            if not view.cuts(mask):
+                break
+            target.view = self._widened(view, _bounding_box(mask))
+        mask, prediction = self._without_refused(target, index, before, mask, prediction, view)
+        return self._prompted(target, index, view, prediction, mask)
+
+    def _without_refused(
+        self,
+        target: SegmentedObject,
+        index: int,
+        before: SliceRecord | None,
+        mask: _Mask,
+        prediction: MaskPrediction,
+        view: View,
+    ) -> tuple[_Mask, MaskPrediction]:
+        """What is left of an answer after clicks beside the object. Where that is nothing, the object is not on this slice.
+
+        A slice on which nobody said where the object is, only where it is not, stays empty if it was; and a second click on
+        a piece that the network holds on to removes the piece.
+        """
+        clicks = target.clicks.get(index, ())
+        beside = [
+            self._pixel(x, y) for points in clicks for x, y, on in zip(points.xs, points.ys, points.labels, strict=True) if not on
+        ]
+        located = index in target.boxes or any(any(points.labels) for points in clicks)
+        painted = any(isinstance(spoken, Painted) and spoken.slice_index == index for spoken in target.spoken)
+        if beside and not (located or painted):
+            if before is None or before.packed.empty:
+                mask = np.zeros_like(mask)
+            else:
+                mask, prediction = self._only(_without_pieces_under(mask, beside), mask, prediction, view)
+        if beside and not mask.any():
+            prediction = absent(self.network, prediction)
+        return mask, prediction
+
+    def _adopt(self, target: SegmentedObject, prompt: MaskPrompt) -> SliceResult:
+        """Takes a painted mask as the slice's answer, to the pixel."""
+        if target.view.cuts(prompt.mask):
+            target.view = self._widened(target.view, _bounding_box(prompt.mask))
+        index, view = prompt.slice_index, target.view
+        target.boxes.pop(index, None)
+        target.clicks.pop(index, None)
+        frame = mask_to_frame(prompt.mask, view, self.network.config.image_size)
+        features = self._features(target, index, view)
+        prediction = self.network.adopt_mask(features, frame[None].to(self.network.device))
+        return self._prompted(target, index, view, prediction, prompt.mask)
+
+    def _prompted(self, target: SegmentedObject, index: int, view: View, prediction: MaskPrediction, mask: _Mask) -> SliceResult:
+        """Keeps the answer to a prompt; its memory is made when the next pass begins."""
+        direction = target.tracker.tracked_direction.get(index, FORWARD)
+        record = self._record(target, index, view, direction, prediction, mask, prompted=True)
+        target.tracker.expect(self.memory(index, record, record.view, prompted=True))
+        return SliceResult(target.name, index, record.mask, record.confidence)
+
+    # ── passes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def track(
+        self, target: SegmentedObject, index: int, direction: int, leader: SliceRecord | None, coming: Sequence[int]
+    ) -> SliceResult:
+        """The mask of a slice from the object's memories.
+
+        leader  the slice before, where the pass comes from there: some networks get its mask as a hint, and what does not
+                touch it is dropped
+        coming  this slice and those after it in this direction, as far as they are encoded at once
+        """
+        follow = self.network.config.follow_mask
+        target.tracker.settle()
+        while True:
+            view = target.view
+            self.embeddings.prefetch(coming, view, direction)
+            features = self.embeddings.features(index, view, direction)
+            self._refresh_memories(target, index, features, direction)
+            hint = self.logits_through(leader, view) if follow and leader is not None else None
+            prediction = target.tracker.answer(index, features, direction, hint, self._doubt(target, index))
+            mask = self._to_mask(prediction.logits, view)
+            if follow and leader is not None and not leader.packed.empty:  # the next slice would follow strays
+                mask, prediction = self._only(pieces_touching(mask, leader.mask), mask, prediction, view)
+            if not view.cuts(mask):
+                break
+            target.view = self._widened(view, _bounding_box(mask))
+        record = self._record(target, index, view, direction, prediction, mask, prompted=False)
+        memory = self.memory(index, record, view, prompted=False)
+        memory.look()  # while the features are at hand
+        target.tracker.remember(memory, direction)
+        return SliceResult(target.name, index, record.mask, record.confidence)
+
+    def _only(self, kept: _Mask, mask: _Mask, prediction: MaskPrediction, view: View) -> tuple[_Mask, MaskPrediction]:
+        """A mask and its answer with only some of its pixels; an answer that has none left is that the object is not here."""
+        dropped = mask & ~kept
+        if not dropped.any():
+            return mask, prediction
+        if not kept.any():
+            return kept, absent(self.network, prediction)
+        return kept, prediction._replace(logits=self._ruled_out(prediction.logits, dropped, view))
+
+    def _ruled_out(self, logits: Tensor, dropped: _Mask, view: View) -> Tensor:
+        """(1, 1, S / 4, S / 4) logits that say no where pixels of the slice were dropped."""
+        where = mask_to_frame(dropped, view, logits.shape[-1]).to(logits.device) > 0
+        return logits.masked_fill(where, -ROUGH_MASK_BOUND)
+
+    def _doubt(self, target: SegmentedObject, index: int) -> float:
+        """What the expected depth says against a slice; nothing where a person said how far the object reaches."""
+        prior, shown = self.options.depth_prior, target.shown
+        if prior is None or not shown or target.limits or shown[0] < index < shown[-1]:
+            return 0.0
+        nearest = min(shown, key=lambda other: abs(other - index))
+        x0, y0, x1, y1 = _bounding_box(target.records[nearest].mask)
+        slice_mm, row_mm, column_mm = self.spacing
+        radius = ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
+        return prior.doubt(abs(index - nearest) * slice_mm, radius)
+
+    # ── what a person approved ────────────────────────────────────────────────────────────────────────────────
+
+    def approve(self, target: SegmentedObject, index: int, shown: _Mask) -> None:
+        """The slice is to stay as it is shown."""
+        record = target.records.get(index)
+        if record is None or not (dropped := record.mask & ~shown).any():
+            return
+        logits = self._ruled_out(record.logits.float(), dropped, record.view).half()
+        target.records[index] = record = replace(record, packed=PackedMask.of(shown), logits=logits)
+        if target.is_prompted(index):
+            target.tracker.expect(self.memory(index, record, record.view, prompted=True))
+
+    def disapprove(self, target: SegmentedObject, index: int) -> None:
+        """Takes back that a slice was approved: if it was tracked, it is one among others again."""
+        record = target.records.get(index)
+        if record is not None and not target.is_prompted(index) and index in target.tracker.bank.conditioning:
+            target.tracker.bank.forget(index)
+            self.remember_again(target, index)
+
+    def heed_approved(self, target: SegmentedObject) -> None:
+        """Conditions the passes to come on locked slices that have a mask, as on prompted ones.
+
+        Of locked slices side by side only those that a pass leaves from: a network that was trained with a few conditioning
+        slices is not to look at a hundred, and what lies further in is behind them.
+        """
+        conditioning = target.tracker.bank.conditioning
+        anchors = target.anchors
+        for index in sorted(target.locked):
+            record = target.records.get(index)
+            if record is None or record.packed.empty or target.is_prompted(index):
+                continue
+            if {index - 1, index + 1} <= anchors:
+                self.disapprove(target, index)
+            elif index not in conditioning:
+                target.tracker.bank.add_conditioning(self.memory(index, record, record.view, prompted=True))
+
+    def remember_again(self, target: SegmentedObject, index: int) -> None:
+        """A tracked slice that was to be segmented again stays as it is, and is remembered as before."""
+        record = target.records.get(index)
+        if record is not None:
+            target.tracker.remember(self.memory(index, record, record.view, prompted=False), record.direction)
+
+    # ── records and memories ──────────────────────────────────────────────────────────────────────────────────
+
+    def _record(
+        self,
+        target: SegmentedObject,
+        index: int,
+        view: View,
+        direction: int,
+        prediction: MaskPrediction,
+        mask: _Mask,
+        prompted: bool,
+    ) -> SliceRecord:
+        """Keeps a slice's answer."""
+        confidence = SliceConfidence(float(prediction.iou), float(prediction.object_score.sigmoid()), prompted)
+        record = SliceRecord(
+            packed=PackedMask.of(mask),
+            logits=prediction.logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half().cpu(),
+            view=view,
+            direction=direction,
+            confidence=confidence,
+            pointer=prediction.pointer.float(),
+            iou=prediction.iou.float(),
+            object_score=prediction.object_score.float(),
+        )
+        target.records[index] = record
+        return record
+
+    def memory(self, index: int, record: SliceRecord, view: View, prompted: bool) -> LateMemory:
+        """The memory of a slice as seen through a view. It is made of what is kept of the slice, so it can be made again,
+        the same bit for bit wherever the slice's features are."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            stride16 = self.embeddings.features(index, view, record.direction).stride16
+            logits = self.logits_through(record, view)
+            memory = self.network.encode_memory(stride16, logits, record.object_score, prompted)
+            return memory.to(torch.bfloat16), appearance(stride16)
+
+        return LateMemory(index, record.pointer, record.iou, record.object_score, view, make, record, prompted)
+
+    def _refresh_memories(self, target: SegmentedObject, index: int, features: ImageFeatures, direction: int) -> None:
+        """Memories made through an earlier, narrower view are made anew before a slice looks at them, in `direction`."""
+        while stale := target.tracker.stale(index, features, direction, target.view):
+            for entry in stale:
+                assert isinstance(entry, LateMemory)
+                assert entry.record is not None
+                renewed = self.memory(entry.slice_index, entry.record, target.view, entry.prompted)
+                target.tracker.bank.renew(renewed)
+
+    def logits_through(self, record: SliceRecord, view: View) -> Tensor:
+        """(1, 1, S / 4, S / 4) logits of a segmented slice, as seen through a view."""
+        logits = record.logits.float().to(self.network.device)
+        if record.view == view:
+            return logits
+        return logits_to_frame(logits_to_slice(logits, record.view, *self.slice_shape), view, logits.shape[-1])
+
+    def _features(self, target: SegmentedObject, index: int, view: View) -> ImageFeatures:
+        """Of a slice, as the object's last pass saw it."""
+        return self.embeddings.features(index, view, target.tracker.tracked_direction.get(index, FORWARD))
+
+    def _to_mask(self, logits: Tensor, view: View) -> _Mask:
+        mask: _Mask = (logits_to_slice(logits, view, *self.slice_shape) > 0).cpu().numpy()
+        cell = view.height * view.width / logits.shape[-1] ** 2  # slice pixels per cell of the logits
+        hole = int(self.options.fill_hole_cells * cell)
+        return fill_holes(mask, hole) if hole and mask.any() else mask
+
+    # ── views ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _first_view(self, prompt: SlicePrompt) -> View:
+        if self.options.zoom is None:
+            return View.whole(*self.slice_shape)
+        if isinstance(prompt, Points):
+            return self._surest_view(prompt)
+        return View.around(_extent(prompt), self.options.zoom, *self.slice_shape)
+
+    def _surest_view(self, prompt: Points) -> View:
+        """Around the clicks, the view in which the network expects its mask to be best."""
+        box = _extent(prompt)
+        longest = max(box[2] - box[0] + 1, box[3] - box[1] + 1)
+        sides = [max(share * max(self.slice_shape) / longest, _WIDEN_FACTOR) for share in _CLICK_VIEW_SHARES]
+        views = {View.around(box, zoom, *self.slice_shape) for zoom in sides}
+
+        def expected_iou(view: View) -> float:
+            trial = SegmentedObject("trial", self.new_tracker(), view, clicks={prompt.slice_index: (prompt,)})
+            features = self.embeddings.features(prompt.slice_index, view)
+            points = self._point_tensors(trial, prompt.slice_index, view)
+            prediction = trial.tracker.answer_points(prompt.slice_index, features, points)
+            mask = self._to_mask(prediction.logits, view)
+            return float(prediction.iou) - float(view.cuts(mask) or not mask.any())
+
+        return max(sorted(views, key=lambda view: view.width), key=expected_iou)
+
+    def _widened(self, view: View, box: tuple[float, float, float, float]) -> View:
+        return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)
+
+    def _point_tensors(self, target: SegmentedObject, index: int, view: View) -> PointTensors:
+        """The box and clicks of a slice in pixels of the network's image; box corners come first."""
+        side = self.network.config.image_size
+        coordinates, labels = [], []
+        if box := target.boxes.get(index):
+            coordinates.append(view.box_to_frame((box.x0, box.y0, box.x1, box.y1), side))
+            labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
+        for points in target.clicks.get(index, ()):
+            coordinates.append(view.to_frame(points.xs, points.ys, side))
+            labels += [PointLabel.POSITIVE if positive else PointLabel.NEGATIVE for positive in points.labels]
+        device = self.network.device
+        placed = torch.from_numpy(np.concatenate(coordinates))[None].to(device)
+        return PointTensors(placed, torch.tensor([labels], dtype=torch.int32, device=device))
+
+    def _pixel(self, x: float, y: float) -> tuple[int, int]:
+        """Row and column of the pixel that a point lies on; points on the slice's outer edge count to the pixel inside."""
+        rows, columns = self.slice_shape
+        return min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)
+
+
+def _without_pieces_under(mask: _Mask, pixels: Sequence[tuple[int, int]]) -> _Mask:
+    """A mask without those of its pieces on which two or more of the pixels lie."""
+    kept = mask.copy()
+    for pixel in pixels:
+        here = np.zeros_like(mask)
+        here[pixel] = True
+        piece = pieces_touching(mask, here)
+        if sum(piece[other] for other in pixels) >= 2:
+            kept &= ~piece
+    return kept
+
+
+def _extent(prompt: SlicePrompt) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of what a prompt speaks of."""
+    if isinstance(prompt, Box):
+        return prompt.x0, prompt.y0, prompt.x1, prompt.y1
+    if isinstance(prompt, Points):
+        return min(prompt.xs), min(prompt.ys), max(prompt.xs), max(prompt.ys)
+    return _bounding_box(prompt.mask)
+
+
+def _bounding_box(mask: _Mask) -> tuple[float, float, float, float]:
+    """Inclusive (x0, y0, x1, y1) of a mask that has a pixel."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
