@@ -1,31 +1,34 @@
 """A file of weights to a network, strictly: every key and shape must be the network's.
 
-Files hold tensors only. They are read with `weights_only=True`, so a pickle that carries code is refused unread.
+Files hold tensors only. Their outline (names and shapes) is checked before a number of them is read, and they are read
+with `weights_only=True`: a file that carries code, or is larger inside than outside, is refused unread.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from MedSAM2Lib.checkpoints.archive import check_size
+from MedSAM2Lib.checkpoints.outline import read_outline
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
-from MedSAM2Lib.checkpoints.store import weights_path
+from MedSAM2Lib.checkpoints.store import check_hash, sha256_of, weights_path
 from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.build import build_network
-from MedSAM2Lib.network.config import NETWORKS, network_config
+from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS, network_config
+from MedSAM2Lib.network.sam import SAM
 from MedSAM2Lib.network.sam2 import SAM2
 
-__all__ = ["LoadedModel", "load_model", "save_checkpoint"]
+__all__ = ["LoadedModel", "LoadedSAM", "load_any_model", "load_model", "save_checkpoint", "with_memory"]
 
 _KEYS_SHOWN = 3  # of a list of differing keys in a message
 
@@ -42,102 +45,143 @@ class LoadedModel:
     depth_prior: DepthPrior | None = None  # how deep its objects are expected to be; None: it sees that by itself
 
 
+@dataclass(frozen=True)
+class LoadedSAM:
+    """A network without memory, ready for inference, and what a report says of it."""
+
+    network: SAM = field(repr=False)
+    name: str  # model id, or the file's name
+    path: Path
+    sha256: str
+    zoom: None = None  # it always sees the whole slice
+    depth_prior: None = None  # and expects nothing of the others
+
+
 def load_model(name_or_path: str, device: torch.device, network: str | None = None) -> LoadedModel:
     """A registered model by its id, or a checkpoint file.
 
     network  which network a file is for, where its hash is not a published one and several networks share its layout
              (MedSAM2 and SAM 2.1 tiny do)
 
-    Raises OptionError for an unknown name, CheckpointError for a file that is missing, damaged or of another network.
+    Raises OptionError for an unknown name and for a network without memory, CheckpointError for a file that is missing,
+    damaged or of another network.
     """
+    return with_memory(load_any_model(name_or_path, device, network))
+
+
+def with_memory(model: LoadedModel | LoadedSAM) -> LoadedModel:
+    """The model. Raises OptionError where its network has no memory."""
+    if isinstance(model, LoadedSAM):
+        raise OptionError(
+            f"{model.name} segments single slices and remembers none of them, which is not enough here; choose another model, "
+            "or use it with `medsam2 segment`."
+        )
+    return model
+
+
+def load_any_model(name_or_path: str, device: torch.device, network: str | None = None) -> LoadedModel | LoadedSAM:
+    """As `load_model`; networks without memory as well."""
     path = weights_path(name_or_path)
-    sha256 = _sha256(path)
-    state, stored_network = _read(path)
-    known = MODELS.get(name_or_path) or _published(sha256)
-    network_name = network or stored_network or (known.network if known else _recognise(state, path))
+    try:
+        with path.open("rb") as file:  # one opening: what is hashed and checked is what is loaded
+            check_size(file, str(path))
+            sha256 = sha256_of(file)
+            known = MODELS.get(name_or_path) or _published(sha256)
+            if name_or_path in MODELS:
+                check_hash(MODELS[name_or_path], sha256)
+            outline = read_outline(file, str(path))
+            network_name = network or _stated(outline.network, path) or (known.network if known else None)
+            network_name = network_name or _recognise(outline.shapes, path)
+            _check_layout(network_name, outline.shapes, path)
+            state = _read(file, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     # A user's own checkpoint is used as the registered model of its network is.
     like = known or next((model for model in MODELS.values() if model.network == network_name), None)
     zoom, depth_prior = (like.zoom, like.depth_prior) if like else (None, None)
     loaded = _fill(network_name, state, path).to(device)
-    return LoadedModel(loaded, known.id if known else path.name, path, sha256, zoom, depth_prior)
+    name = known.id if known else path.name
+    if isinstance(loaded, SAM):
+        return LoadedSAM(loaded, name, path, sha256)
+    return LoadedModel(loaded, name, path, sha256, zoom, depth_prior)
 
 
-def save_checkpoint(network: SAM2, network_name: str, path: Path) -> None:
+def save_checkpoint(network: SAM2 | SAM, network_name: str, path: Path) -> None:
     """Writes weights in half precision, with the name of their network."""
     state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
     torch.save({"model": state, "network": network_name}, path)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_of(file.read())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-
-
-def _sha256_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _published(sha256: str) -> Model | None:
     return next((model for model in MODELS.values() if model.sha256 == sha256), None)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The state dictionary of a file, and the network that the file says it is for."""
+def _stated(network: str | None, path: Path) -> str | None:
+    """The network that a file says it is for."""
+    if network is not None and network not in {*NETWORKS, *SAM_NETWORKS}:
+        raise CheckpointError(f"{path} is for a network {network[:40]!r} that this version does not know; update MedSAM2.")
+    return network
+
+
+def _read(file: BinaryIO, path: Path) -> dict[str, Tensor]:
+    """The state dictionary of a file whose outline has been checked."""
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickles; whether they load is what counts
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a plain file of weights (it is damaged, foreign, or would run code when opened), so it was not "
-            "loaded; get the file again from its publisher."
-        ) from error
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes lead torch's reader into any of them: struct.error, AssertionError, KeyError ...
         raise CheckpointError(f"{path} is not a whole checkpoint ({_first_line(error)}); get the file again.") from error
-    network = content.get("network") if isinstance(content, Mapping) else None
-    state = content.get("model", content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path} must hold a dictionary of tensors (or one under 'model'), but it holds something else.")
-    if not isinstance(network, str):  # other programs may mean something else by the word
-        network = None
-    elif network not in NETWORKS:
-        raise CheckpointError(f"{path} is for a network {network!r} that this version does not know; update MedSAM2.")
-    return {str(key): value for key, value in state.items()}, network
+    state: dict[str, Tensor] = content.get("model", content)
+    return state
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+class _DrawNothing(TorchFunctionMode):
+    """Weights come from a file; to draw starting ones on the meta device would load parts of torch that take seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.nn.init.normal_:
+            return kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
+
+
+def _without_weights(network_name: str) -> SAM2 | SAM:
+    with torch.device("meta"), _DrawNothing():
+        if network_name in SAM_NETWORKS:
+            return SAM(SAM_NETWORKS[network_name])
+        return build_network(network_config(network_name))
+
+
 @functools.cache
-def _layout(network_name: str) -> Mapping[str, torch.Size]:
-    with torch.device("meta"):
-        return {key: value.shape for key, value in SAM2(network_config(network_name)).state_dict().items()}
+def _layout(network_name: str) -> Mapping[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in _without_weights(network_name).state_dict().items()}
 
 
-def _recognise(state: Mapping[str, Tensor], path: Path) -> str:
+def _recognise(shapes: Mapping[str, tuple[int, ...]], path: Path) -> str:
     """The one network whose layout a state dictionary has."""
-    shapes = {key: value.shape for key, value in state.items()}
-    matching = [name for name in NETWORKS if _layout(name) == shapes]
+    names = [*NETWORKS, *SAM_NETWORKS]
+    matching = [name for name in names if _layout(name) == shapes]
     if len(matching) == 1:
         return matching[0]
     if matching:
         raise OptionError(f"{path} fits the networks {' and '.join(matching)}; say which with --network.")
-    closest = min(NETWORKS, key=lambda name: len(shapes.items() ^ _layout(name).items()))
-    raise CheckpointError(f"{path} fits no network. {_difference(state, _layout(closest), closest)}")
+    closest = min(names, key=lambda name: len(shapes.items() ^ _layout(name).items()))
+    raise CheckpointError(f"{path} fits no network. {_difference(shapes, closest)}")
 
 
-def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2:
-    layout = _layout(network_name)
-    if {key: value.shape for key, value in state.items()} != layout:
-        raise CheckpointError(f"{path} is not for {network_name}. {_difference(state, layout, network_name)}")
-    if odd := [key for key, value in state.items() if not _is_plain(value)]:
+def _check_layout(network_name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    if shapes != _layout(network_name):
+        raise CheckpointError(f"{path} is not for {network_name}. {_difference(shapes, network_name)}")
+
+
+def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2 | SAM:
+    if odd := [key for key, value in state.items() if not value.is_floating_point()]:  # quantised, for example
         raise CheckpointError(f"{path} must hold plain floating-point weights, but {_some(odd)} differ; convert them first.")
-    with torch.device("meta"):
-        network = build_network(network_config(network_name))
+    network = _without_weights(network_name)
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
     broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
@@ -145,19 +189,13 @@ def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2:
     return network.eval().requires_grad_(False)
 
 
-def _is_plain(weights: Tensor) -> bool:
-    """Neither whole numbers (quantised), nor sparse, nor a shape without content."""
-    return weights.is_floating_point() and weights.layout == torch.strided and not weights.is_meta
-
-
-def _difference(state: Mapping[str, Tensor], layout: Mapping[str, torch.Size], network_name: str) -> str:
+def _difference(shapes: Mapping[str, tuple[int, ...]], network_name: str) -> str:
     """What separates a file from a network, in one line that names keys and shapes."""
-    missing = [key for key in layout if key not in state]
-    unexpected = [key for key in state if key not in layout]
+    layout = _layout(network_name)
+    missing = [key for key in layout if key not in shapes]
+    unexpected = [key for key in shapes if key not in layout]
     reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(shape)}"
-        for key, shape in layout.items()
-        if key in state and state[key].shape != shape
+        f"{key} {shapes[key]} instead of {shape}" for key, shape in layout.items() if key in shapes and shapes[key] != shape
     ]
     parts = [("lacks", missing), ("has in excess", unexpected), ("differs in shape:", reshaped)]
     found = "; ".join(f"{word} {_some(keys)}" for word, keys in parts if keys)

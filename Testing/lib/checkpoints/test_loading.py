@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,13 +19,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.checkpoints import loading
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model, save_checkpoint
 from MedSAM2Lib.checkpoints.registry import MODELS
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.config import NETWORKS, network_config
 from MedSAM2Lib.network.sam2 import SAM2
-from Testing.lib.network.parity.weights import random_network
+from Testing.lib.cli.support import environment
 
 CPU = torch.device("cpu")
 State = dict[str, Tensor]
@@ -148,6 +151,22 @@ def test_a_published_file_is_known_by_its_hash(a_path: Path, monkeypatch: pytest
     assert model.network.config == NETWORKS["medsam2"]
 
 
+def test_loading_does_not_load_what_only_compiling_needs(a_whole_file: bytes, a_path: Path) -> None:
+    """It would take a second of every command and of every start of the engine."""
+    a_path.write_bytes(a_whole_file)
+    program = (
+        "import sys, torch\n"
+        "from MedSAM2Lib.checkpoints.loading import load_model\n"
+        "before = {*sys.modules}\n"
+        "load_model(sys.argv[1], torch.device('cpu'), 'nano')\n"
+        "print(len({*sys.modules} - before))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(a_path)], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert int(ended.stdout) < 50
+
+
 # ── weights of another network ────────────────────────────────────────────────────────────────────────────────────────
 
 KEY = "memory_encoder.fuser.layers.1.gamma"
@@ -224,16 +243,19 @@ def test_weights_that_are_not_finite_are_refused(a_state: State, a_path: Path, v
         load(a_path)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [torch.zeros(128, dtype=torch.int8), torch.zeros(128, dtype=torch.complex64), torch.zeros(128).to_sparse(),
-     torch.zeros(128, device="meta")],
-    ids=["whole", "complex", "sparse", "without content"],
-)  # fmt: skip
-def test_weights_that_are_no_plain_numbers_are_refused(a_state: State, a_path: Path, value: Tensor) -> None:
-    a_state[KEY] = value
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_weights_that_are_no_plain_numbers_are_refused(a_state: State, a_path: Path, kind: torch.dtype) -> None:
+    a_state[KEY] = torch.zeros(128, dtype=kind)
     torch.save({"model": a_state}, a_path)
     with pytest.raises(CheckpointError, match=rf"plain floating-point weights, but {KEY} differ"):
+        load(a_path)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(128).to_sparse(), torch.zeros(128, device="meta")], ids=["sparse", "empty"])
+def test_tensors_that_plain_weights_have_no_use_for_are_refused_unread(a_state: State, a_path: Path, value: Tensor) -> None:
+    a_state[KEY] = value
+    torch.save({"model": a_state}, a_path)
+    with pytest.raises(CheckpointError, match=r"not a plain file of weights: .*torch\._utils\._rebuild_"):
         load(a_path)
 
 
