@@ -1,0 +1,139 @@
+"""Which engine the panel works with: its settings, kept for this machine, and the client that runs it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import threading
+from types import MappingProxyType
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedSAM2Lib.checkpoints.registry import MODELS
+from MedSAM2Lib.checkpoints.store import installed_path
+from MedSAM2Lib.worker.client import EngineClient, Request
+from MedSAM2SlicerLib.InstallLogic import InstallLogic
+
+__all__ = ["EngineControl"]
+
+_GIB = 2**30
+
+
+class _Client(EngineClient):
+    """An engine's client whose sessions all segment with these fields of SessionOptions."""
+
+    def __init__(self, command: list[str] | None, *, options: dict[str, Any], **settings: Any) -> None:
+        super().__init__(command, **settings)
+        self._options = options
+
+    def request(self, method: str, volume_id: str, /, **arguments: Any) -> Request:
+        if method == "set_volume":
+            arguments["options"] = {**self._options, **(arguments.get("options") or {})}
+        return super().request(method, volume_id, **arguments)
+
+
+class EngineControl:
+    """Settings live with the application (they describe a machine, not a scene).
+
+    model       id of the registry, or the path of a weights file
+    device      auto, cpu, cuda, mps
+    memory      GiB for volumes and image features; 0: as the engine chooses
+    memoryRule  recent or self-sorting: which slices a slice gets to see
+    stopAfter   a direction ends after so many slices without the object; 0: never
+    command     an engine elsewhere ("/opt/python/bin/python -m MedSAM2Lib worker", "ssh host medsam2 worker");
+                empty: Slicer's Python
+    """
+
+    _DEFAULTS = MappingProxyType(
+        {"model": "nano", "device": "auto", "memory": "0", "memoryRule": "recent", "stopAfter": "3", "command": ""}
+    )
+
+    def __init__(self, logic: Any) -> None:
+        self._logic = logic
+        self.client: EngineClient | None = None
+        self._started: dict[str, str] = {}
+        self._problem: str | None = None
+        self.look()
+
+    # ── settings ──
+
+    def setting(self, name: str) -> str:
+        value = slicer.util.settingsValue(f"MedSAM2/{name}", self._DEFAULTS[name], settings=slicer.app.userSettings())
+        return str(value)
+
+    def setSetting(self, name: str, value: str) -> None:
+        slicer.app.userSettings().setValue(f"MedSAM2/{name}", value)
+
+    # ── the engine ──
+
+    @property
+    def problem(self) -> str | None:
+        """Why there can be no engine, and what to do; None where there can. As of the last look."""
+        return self._problem
+
+    def look(self) -> None:
+        """Looks at this machine again: for PyTorch, and for the model's file."""
+        self._problem = self._findProblem()
+
+    def _findProblem(self) -> str | None:
+        if not self.setting("command").strip() and not InstallLogic.torchIsInstalled():
+            if InstallLogic.isWaitingForRestart():
+                return _("PyTorch is still to be installed: press Install PyTorch under Engine to go on.")
+            return _("PyTorch is not installed: press Install PyTorch under Engine, or name another Python there.")
+        model = self.setting("model")
+        if model in MODELS and installed_path(MODELS[model]) is None:
+            return _(
+                "The weights of {model} are not on this computer: press Download under Engine, or choose another model there."
+            ).format(model=model)
+        return None
+
+    def ensure(self) -> None:
+        """Makes the engine that the settings ask for, if there is none or another; it starts with its first work."""
+        settings = {name: self.setting(name) for name in self._DEFAULTS}
+        self.look()
+        if self._problem is not None:
+            self._replace(None)
+        elif self.client is None or settings != self._started:
+            self._started = settings
+            self._replace(
+                _Client(
+                    self._command(settings["command"]),
+                    options={"memory": settings["memoryRule"], "stop_after": int(settings["stopAfter"])},
+                    model=settings["model"],
+                    device=settings["device"],
+                    memory_bytes=int(float(settings["memory"]) * _GIB) or None,
+                )
+            )
+
+    def restart(self) -> None:
+        """Another engine with the same settings; sessions are carried over."""
+        self._started = {}
+        self.ensure()
+
+    def close(self) -> None:
+        self._replace(None)
+
+    def facts(self) -> dict[str, Any]:
+        """Of the running engine: version, model, device, threads ...; empty until it runs."""
+        return {} if self.client is None else self.client.facts
+
+    @property
+    def isRunning(self) -> bool:
+        return self.client is not None and self.client.is_running
+
+    def _replace(self, client: EngineClient | None) -> None:
+        old, self.client = self.client, client
+        if old is client:
+            return
+        self._logic.setEngine(client)
+        if old is not None:  # an engine may take seconds to end; the panel does not wait for it
+            threading.Thread(target=old.close, name="MedSAM2 engine ends", daemon=True).start()
+
+    @staticmethod
+    def _command(command: str) -> list[str] | None:
+        if command.strip():
+            return shlex.split(command)
+        python = shutil.which("PythonSlicer")  # in Slicer, sys.executable may be Slicer itself
+        return None if python is None else [python, "-m", "MedSAM2Lib", "worker"]

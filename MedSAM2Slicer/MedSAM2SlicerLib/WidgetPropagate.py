@@ -1,0 +1,107 @@
+"""Propagate: following the objects through the slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from MedSAM2SlicerLib.WidgetKit import Section, button, explain, formLayout, row
+
+__all__ = ["WidgetPropagate"]
+
+
+class WidgetPropagate(Section):
+    def __init__(self, panel: Any, layout: Any) -> None:
+        super().__init__(_("Propagate"), "MedSAM2PropagateSection", layout)
+        self._panel = panel
+        form = formLayout(self.frame)
+
+        self.button = button(_("Propagate"), panel.propagateOrCancel, "MedSAM2Propagate")
+        self.button.setMinimumHeight(36)
+        self.button.setStyleSheet("font-weight: bold")
+        form.addRow(self.button)
+
+        self.progress = qt.QProgressBar()
+        self.progress.objectName = "MedSAM2Progress"
+        self.progress.maximum = 1
+        self.progress.format = ""
+        form.addRow(self.progress)
+
+        self.direction = qt.QComboBox()
+        for key, text in (
+            ("both", _("Both ways")),
+            ("up", _("Up: higher slice numbers")),
+            ("down", _("Down: lower slice numbers")),
+        ):
+            self.direction.addItem(text, key)
+        self.direction.toolTip = _("From the prompts, in which direction the object is followed.")
+        self.scope = qt.QComboBox()
+        self.scope.addItem(_("all objects"), "all")
+        self.scope.addItem(_("selected object"), "current")
+        self.scope.toolTip = _("Which objects are followed. Several at once share the work on each slice.")
+        form.addRow(_("Follow:"), row(self.scope, self.direction))
+
+        self.limited = qt.QCheckBox(_("only slices"))
+        self.limited.toolTip = _("Stays within these slices of the object's axis.")
+        self.limited.connect("toggled(bool)", lambda _checked: self._refreshRange())
+        self.first, self.last = qt.QSpinBox(), qt.QSpinBox()
+        self.hereButton = button(_("From here"), self._onHere, "MedSAM2FromHere")
+        form.addRow(self.limited, row(self.first, qt.QLabel("–"), self.last, self.hereButton))
+
+    def options(self) -> dict[str, Any]:
+        """What `SegmentationLogic.propagate` takes."""
+        limited = self.limited.checked
+        return {
+            "names": [self._panel.logic.currentObject] if self.scope.currentData == "current" else None,
+            "direction": self.direction.currentData,
+            "first": self.first.value if limited else None,
+            "last": self.last.value if limited else None,
+        }
+
+    def _onHere(self) -> None:
+        """Starts at the slice that the view shows, and goes on in the chosen direction."""
+        here = self._panel.sliceShown()
+        if here is None:
+            return
+        self.limited.checked = True
+        if self.direction.currentData == "down":
+            self.last.value = here
+        else:
+            self.first.value = here
+
+    def showProgress(self, progress: Any) -> None:
+        self.progress.maximum = max(progress.total, 1)
+        self.progress.value = progress.done
+        parts = [_("{done} of {total} slices").format(done=progress.done, total=progress.total)]
+        if progress.slicesPerSecond > 0:
+            parts.append(_("{rate:.1f} slices/s").format(rate=progress.slicesPerSecond))
+        if progress.secondsLeft is not None and progress.done < progress.total:
+            parts.append(_("{seconds:.0f} s left").format(seconds=progress.secondsLeft))
+        self.progress.format = " · ".join(parts)
+
+    def refresh(self) -> None:
+        logic = self._panel.logic
+        if logic.isPropagating:
+            self.button.text = _("Cancel")
+            explain(self.button, _("Ends after the slice being worked on (Space). What has arrived stays."), None)
+        else:
+            self.button.text = _("Propagate")
+            explain(self.button, _("Follows the objects through the slices (Space)."), self._panel.whyNoPropagation())
+            if self.progress.value < self.progress.maximum:
+                self.progress.value = 0
+                self.progress.format = ""
+        self._refreshRange()
+
+    def _refreshRange(self) -> None:
+        marks = self._panel.timelineOfCurrent()
+        highest = max(len(marks) - 1, 0)
+        for box in (self.first, self.last):
+            wasFull = box is self.last and box.value == box.maximum
+            box.maximum = highest
+            if wasFull:
+                box.value = highest
+            box.enabled = self.limited.checked
+        noAxis = None if marks else _("The object needs a prompt first: it decides the axis along which slices are counted.")
+        explain(self.hereButton, _("Begins at the slice that the active view shows."), noAxis)

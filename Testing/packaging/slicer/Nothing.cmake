@@ -1,0 +1,1 @@
+# Making an archive is not needed to see where files go.
