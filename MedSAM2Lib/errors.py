@@ -6,8 +6,13 @@
     │   └── OptionError           an unknown or contradictory option, preset, model or axis
     ├── VolumeError               an image that cannot be read, or cannot be segmented (exit status 1)
     ├── CheckpointError           weights that are missing, damaged, foreign or of another network
+    ├── DownloadError             weights that did not arrive; what arrived of them is kept where it may be continued
+    │   └── DownloadCancelledError   because somebody stopped it
     ├── OutputError               a result that cannot be written
-    └── TrainingError             a training set or run that cannot go on
+    ├── StateError                a saved session that is damaged, or of another volume or model
+    ├── TrainingError             a training set or run that cannot go on
+    └── EngineError               the engine's process does not start, died, hangs, or has no memory left
+        └── ProtocolError         what came through the pipe is not a message, or not one that is understood
 
 Each message is one sentence or two: what was expected, what came, what to do about it.
 """
@@ -16,10 +21,15 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "DownloadCancelledError",
+    "DownloadError",
+    "EngineError",
     "MedSAM2Error",
     "OptionError",
     "OutputError",
     "PromptError",
+    "ProtocolError",
+    "StateError",
     "TrainingError",
     "UsageError",
     "VolumeError",
@@ -52,9 +62,29 @@ class CheckpointError(MedSAM2Error):
     pass
 
 
+class DownloadError(MedSAM2Error):
+    pass
+
+
+class DownloadCancelledError(DownloadError):
+    pass
+
+
 class OutputError(MedSAM2Error):
     pass
 
 
+class StateError(MedSAM2Error):
+    pass
+
+
 class TrainingError(MedSAM2Error):
+    pass
+
+
+class EngineError(MedSAM2Error):
+    pass
+
+
+class ProtocolError(EngineError):
     pass

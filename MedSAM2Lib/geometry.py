@@ -41,7 +41,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise VolumeError(f"A volume needs at least one voxel along k, j and i, but its size is {self.shape}.")
+            raise VolumeError(f"A volume has at least one voxel along k, j and i, but its size is {self.shape}; export it again.")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise VolumeError(
                 f"Voxel spacing must be positive and finite, but it is {self.spacing} mm; correct the file's header."

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedSAM2Lib.atomic import atomic_path, check_writable
-from MedSAM2Lib.errors import OptionError
+from MedSAM2Lib import drawing
+from MedSAM2Lib.atomic import atomic_path
+from MedSAM2Lib.drawing import BACKGROUND, GAP, PADDING, SMALL_TEXT, SUPERSAMPLING, WORDS, Rgb, write_text
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.intensity import Window, apply_window
-from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
+from MedSAM2Lib.prompts import Box3D, MaskPrompt, Points, Prompt
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.segments import Segment, segment_color
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["check_preview_path", "contact_sheet", "write_preview"]
-
-_Rgb = tuple[int, int, int]
+__all__ = ["contact_sheet", "write_picture"]
 
 _MOST_SLICES = 20  # evenly chosen ones
 _MOST_PROMPTED = 20  # beyond that a sheet is no longer a sheet
@@ -40,40 +39,14 @@ _LONGEST_SIDE = 900  # of a tile whose shorter side had to grow to _LEAST_TILE
 _SHEET_SHAPE = 1.5  # width to height that the sheet comes close to
 _MARGIN_SHARE, _LEAST_MARGIN_MM = 0.3, 15.0  # shown around the objects
 _WHOLE_SLICE_FROM = 0.8  # share of the slice from which all of it is shown
-_SUPERSAMPLING = 2  # drawn larger and reduced: smooth lines
-
-_GAP, _PADDING = 6, 10  # pixels between tiles, around the sheet
-_TEXT, _SMALL_TEXT = 15, 13  # pixels
-_CONTOUR, _PROMPT_LINE, _DASH = 1.5, 1.5, 6.0  # pixels
-_BACKGROUND: _Rgb = (24, 24, 28)
-_FRAME: _Rgb = (60, 60, 66)
-_PROMPTED_FRAME: _Rgb = (235, 235, 235)
-_WORDS: _Rgb = (230, 230, 230)
 _SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 _SCALE_BAR_SHARE = 0.3  # of a tile's width, at most
 
 
-def check_preview_path(path: Path) -> None:
-    """Raises OptionError or OutputError where a preview cannot be written."""
-    if path.suffix.lower() != ".png":
-        raise OptionError(f"A preview is written as .png, but {path} ends otherwise; change the extension.")
-    check_writable(path)
-
-
-def write_preview(
-    path: Path,
-    volume: Volume,
-    axis: str,
-    window: Window,
-    segments: Sequence[Segment],
-    prompts: Sequence[tuple[str, Prompt]] = (),
-    caption: str = "",
-    most_slices: int = _MOST_SLICES,
-) -> None:
-    """Writes `contact_sheet` as PNG, whole or not at all."""
-    sheet = contact_sheet(volume, axis, window, segments, prompts, caption, most_slices)
+def write_picture(path: Path, picture: Picture) -> None:
+    """Writes a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG", optimize=True)
 
 
 def contact_sheet(
@@ -106,15 +79,15 @@ def contact_sheet(
         _tile(plane, layout, region, apply_window(stack[index], window), index, marked, by_slice.get(index, []), place == 0)
         for place, index in enumerate(slices)
     ]
-    header = _header(caption, marked, layout.sheet_width)
-    sheet = Image.new("RGB", (layout.sheet_width, header.height + layout.grid_height), _BACKGROUND)
+    header = drawing.legend(caption, [(one.name, one.color) for one in marked], layout.sheet_width)
+    sheet = Image.new("RGB", (layout.sheet_width, header.height + layout.grid_height), BACKGROUND)
     sheet.paste(header, (0, 0))
     draw = ImageDraw.Draw(sheet)
     for place, (index, tile) in enumerate(zip(slices, tiles, strict=True)):
         x, y = layout.corner(place)
         y += header.height
         sheet.paste(tile, (x, y))
-        frame = _PROMPTED_FRAME if index in by_slice else _FRAME
+        frame = drawing.PROMPTED_FRAME if index in by_slice else drawing.FRAME
         draw.rectangle((x - 1, y - 1, x + layout.tile_width, y + layout.tile_height), outline=frame)
     return sheet
 
@@ -125,10 +98,10 @@ class _Marked:
 
     name: str
     masks: npt.NDArray[np.bool_]
-    color: _Rgb
+    color: Rgb
 
 
-def _rgb(segment: Segment, place: int) -> _Rgb:
+def _rgb(segment: Segment, place: int) -> Rgb:
     red, green, blue = (round(255 * part) for part in segment.color or segment_color(place))
     return red, green, blue
 
@@ -303,16 +276,16 @@ class _Layout:
 
     @property
     def sheet_width(self) -> int:
-        return 2 * _PADDING + self.columns * self.tile_width + (self.columns - 1) * _GAP
+        return 2 * PADDING + self.columns * self.tile_width + (self.columns - 1) * GAP
 
     @property
     def grid_height(self) -> int:
-        return _PADDING + self.rows * self.tile_height + (self.rows - 1) * _GAP
+        return PADDING + self.rows * self.tile_height + (self.rows - 1) * GAP
 
     def corner(self, place: int) -> tuple[int, int]:
         """Of a tile, from the grid's top left."""
         row, column = divmod(place, self.columns)
-        return _PADDING + column * (self.tile_width + _GAP), row * (self.tile_height + _GAP)
+        return PADDING + column * (self.tile_width + GAP), row * (self.tile_height + GAP)
 
 
 # ── drawing ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -331,17 +304,17 @@ def _tile(
     """One slice, `grey` (rows, columns) 0..255, with everything on it."""
     from PIL import Image, ImageDraw
 
-    size = layout.picture_width * _SUPERSAMPLING, layout.picture_height * _SUPERSAMPLING
+    size = layout.picture_width * SUPERSAMPLING, layout.picture_height * SUPERSAMPLING
     cut = np.s_[region.top : region.bottom + 1, region.left : region.right + 1]
     pixels = Image.fromarray(np.ascontiguousarray(plane.show(grey)[cut])).resize(size, Image.Resampling.BICUBIC)
     picture = pixels.convert("RGB")
     for one in marked:
         if one.masks[index].any():
-            picture.paste(one.color, (0, 0), _contour(np.ascontiguousarray(plane.show(one.masks[index])[cut]), size))
+            picture.paste(one.color, (0, 0), drawing.contour(np.ascontiguousarray(plane.show(one.masks[index])[cut]), size))
     draw = ImageDraw.Draw(picture)
     colors = {one.name: one.color for one in marked}
     for name, prompt in prompts:
-        _draw_prompt(draw, _Screen(plane, region, size), prompt, colors.get(name, _WORDS))
+        drawing.draw_prompt(draw, _Screen(plane, region, size).place, prompt, colors.get(name, WORDS))
     reduced = picture.resize((layout.picture_width, layout.picture_height), Image.Resampling.LANCZOS)
     tile = Image.new("RGB", (layout.tile_width, layout.tile_height))
     tile.paste(reduced, ((layout.tile_width - reduced.width) // 2, (layout.tile_height - reduced.height) // 2))
@@ -349,16 +322,6 @@ def _tile(
     if with_scale:
         _draw_scale_bar(ImageDraw.Draw(tile), tile.size, layout.picture_width / (region.width * plane.spacing_x))
     return tile
-
-
-def _contour(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> Picture:
-    """An L picture, 255 on the inner edge of a mask enlarged to `size`."""
-    from PIL import Image, ImageChops, ImageFilter
-
-    enlarged = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    inside = enlarged.point([0] * 128 + [255] * 128)
-    width = round(_CONTOUR * _SUPERSAMPLING)
-    return ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(2 * width + 1)))
 
 
 @dataclass(frozen=True)
@@ -377,40 +340,6 @@ class _Screen:
         )
 
 
-def _draw_prompt(draw: ImageDraw, screen: _Screen, prompt: Prompt, color: _Rgb) -> None:
-    if isinstance(prompt, Box):
-        # The outer edges of the corner pixels, which lie inside.
-        (xa, ya), (xb, yb) = screen.place(prompt.x0 - 0.5, prompt.y0 - 0.5), screen.place(prompt.x1 + 0.5, prompt.y1 + 0.5)
-        corners = [(xa, ya), (xb, ya), (xb, yb), (xa, yb)]
-        for start, end in zip(corners, [*corners[1:], corners[0]], strict=True):
-            _dashed(draw, start, end, color)
-    elif isinstance(prompt, RecistLine):
-        _dashed(draw, screen.place(prompt.x0, prompt.y0), screen.place(prompt.x1, prompt.y1), color)
-    elif isinstance(prompt, Points):
-        for x, y, positive in zip(prompt.xs, prompt.ys, prompt.labels, strict=True):
-            _draw_click(draw, screen.place(x, y), positive, color)
-
-
-def _dashed(draw: ImageDraw, start: tuple[float, float], end: tuple[float, float], color: _Rgb) -> None:
-    length = math.dist(start, end)
-    step = _DASH * _SUPERSAMPLING
-    for begin in np.arange(0, length, 2 * step):
-        a, b = begin / length, min(begin + step, length) / length
-        ends = [(start[0] + t * (end[0] - start[0]), start[1] + t * (end[1] - start[1])) for t in (a, b)]
-        draw.line([*ends[0], *ends[1]], fill=color, width=round(_PROMPT_LINE * _SUPERSAMPLING))
-
-
-def _draw_click(draw: ImageDraw, at: tuple[float, float], positive: bool, color: _Rgb) -> None:
-    """A filled disc with a plus or a minus."""
-    x, y = at
-    radius = 6.0 * _SUPERSAMPLING
-    arm = 0.55 * radius
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=(0, 0, 0))
-    draw.line((x - arm, y, x + arm, y), fill=(0, 0, 0), width=2 * _SUPERSAMPLING)
-    if positive:
-        draw.line((x, y - arm, x, y + arm), fill=(0, 0, 0), width=2 * _SUPERSAMPLING)
-
-
 def _write_words(draw: ImageDraw, size: tuple[int, int], letters: tuple[str, str, str, str], title: str) -> None:
     """The slice's number at the top left, the patient's sides at the edges."""
     width, height = size
@@ -422,8 +351,8 @@ def _write_words(draw: ImageDraw, size: tuple[int, int], letters: tuple[str, str
         (bottom, width / 2, height - 4, "mb"),
     )
     for letter, x, y, anchor in places:
-        _text(draw, (x, y), letter, _SMALL_TEXT, anchor)
-    _text(draw, (6, 4), title, _TEXT, "lt")
+        write_text(draw, (x, y), letter, SMALL_TEXT, anchor)
+    write_text(draw, (6, 4), title, drawing.TEXT, "lt")
 
 
 def _draw_scale_bar(draw: ImageDraw, size: tuple[int, int], pixels_per_mm: float) -> None:
@@ -431,43 +360,5 @@ def _draw_scale_bar(draw: ImageDraw, size: tuple[int, int], pixels_per_mm: float
     fitting = [mm for mm in _SCALE_BARS_MM if mm * pixels_per_mm <= _SCALE_BAR_SHARE * width] or [_SCALE_BARS_MM[0]]
     length = fitting[-1] * pixels_per_mm
     y = height - 8
-    draw.line((8, y, 8 + length, y), fill=_WORDS, width=2)
-    _text(draw, (8, y - 5), f"{fitting[-1]} mm", _SMALL_TEXT, "lb")
-
-
-def _header(caption: str, marked: Sequence[_Marked], width: int) -> Picture:
-    """The caption, and the legend in as many lines as it needs."""
-    from PIL import Image, ImageDraw
-
-    swatch, line = 14, 24
-    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    lines: list[list[tuple[_Marked, int]]] = [[]]
-    x = _PADDING
-    for one in marked:
-        needed = swatch + 6 + math.ceil(probe.textlength(one.name, font=_font(_TEXT))) + 18
-        if lines[-1] and x + needed > width - _PADDING:
-            lines.append([])
-            x = _PADDING
-        lines[-1].append((one, x))
-        x += needed
-    top = _PADDING + (line if caption else 0)
-    header = Image.new("RGB", (width, top + line * len(lines)), _BACKGROUND)
-    draw = ImageDraw.Draw(header)
-    if caption:
-        _text(draw, (_PADDING, _PADDING + line / 2 - 2), caption, _TEXT, "lm")
-    for row, entries in enumerate(lines):
-        middle = top + row * line + line / 2 - 2
-        for one, left in entries:
-            draw.rectangle((left, middle - swatch / 2, left + swatch, middle + swatch / 2), fill=one.color)
-            _text(draw, (left + swatch + 6, middle), one.name, _TEXT, "lm")
-    return header
-
-
-def _text(draw: ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str) -> None:
-    draw.text(at, text, fill=_WORDS, font=_font(size), anchor=anchor, stroke_width=1, stroke_fill=(0, 0, 0))
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size=size)
+    draw.line((8, y, 8 + length, y), fill=WORDS, width=2)
+    write_text(draw, (8, y - 5), f"{fitting[-1]} mm", SMALL_TEXT, "lb")

@@ -17,19 +17,19 @@ import numpy.typing as npt
 import torch
 
 from MedSAM2Lib.atomic import atomic_path
-from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
 from MedSAM2Lib.geometry import Geometry
-from MedSAM2Lib.inference.objects import SliceConfidence
 from MedSAM2Lib.inference.session import SessionOptions
 from MedSAM2Lib.intensity import Window
-from MedSAM2Lib.network.config import NETWORKS
+from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS
 from MedSAM2Lib.prompt_files import PromptSet, to_json
+from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.simpleitk import import_simpleitk
 from MedSAM2Lib.version import __version__
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.segments import Segment
 
-__all__ = ["REPORT_FORMAT", "ObjectSummary", "Run", "summarise", "versions", "write_report"]
+__all__ = ["REPORT_FORMAT", "ObjectSummary", "Run", "made_with", "summarise", "versions", "write_json", "write_report"]
 
 REPORT_FORMAT = "medsam2-report/1"
 
@@ -53,7 +53,7 @@ class Run:
 
     image: Path
     volume: Volume
-    model: LoadedModel
+    model: LoadedModel | LoadedSAM
     axis: str  # k, j or i
     window_asked: str
     window: Window
@@ -61,6 +61,7 @@ class Run:
     prompts: PromptSet
     slices_encoded: int
     timings: dict[str, float]
+    orientations: Mapping[str, Any]  # how many sequences, and how well they agree
 
 
 def summarise(segment: Segment, array_axis: int, confidence: Mapping[int, SliceConfidence], geometry: Geometry) -> ObjectSummary:
@@ -84,9 +85,28 @@ def summarise(segment: Segment, array_axis: int, confidence: Mapping[int, SliceC
 
 def write_report(path: Path, run: Run, objects: Sequence[ObjectSummary], outputs: Mapping[str, Path | None]) -> None:
     """Writes the JSON, whole or not at all. Its "prompts" can be read by `prompt_files.read_prompts`."""
-    content = json.dumps(_report(run, objects, outputs, path.parent), indent=1, allow_nan=False)
+    write_json(path, _report(run, objects, outputs, path.parent))
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes a report, whole or not at all."""
+    content = json.dumps(report, indent=1, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(content + "\n", encoding="utf-8")
+
+
+def made_with(model: LoadedModel | LoadedSAM, slices_encoded: int, timings: Mapping[str, float]) -> dict[str, Any]:
+    """What a report says of the model, the machine, and how long it took (seconds by step)."""
+    device = model.network.device
+    return {
+        "model": {"name": model.name, "network": _network_name(model), "file": model.path.name, "sha256": model.sha256},
+        "device": {"name": str(device), "processor": _processor(device), "threads": torch.get_num_threads()},
+        "versions": versions(),
+        "slices_encoded": slices_encoded,
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings.items()},
+        "peak_memory_mb": _peak_memory_mb(),
+        "peak_gpu_memory_mb": _peak_gpu_memory_mb(device),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -118,25 +138,11 @@ def _report(run: Run, objects: Sequence[ObjectSummary], outputs: Mapping[str, Pa
         "outputs": {what: os.fspath(path) for what, path in outputs.items() if path is not None},
         "prompts": to_json(run.prompts, folder),
         "axis": run.axis,
+        "orientations": dict(run.orientations),
         "window": {"asked": run.window_asked, "low": run.window.low, "high": run.window.high},
         "options": asdict(run.options),
-        "model": {
-            "name": run.model.name,
-            "network": _network_name(run.model),
-            "file": run.model.path.name,
-            "sha256": run.model.sha256,
-        },
-        "device": {
-            "name": str(run.model.network.device),
-            "processor": _processor(run.model.network.device),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions(),
         "objects": [{"label": label, **asdict(one)} for label, one in enumerate(objects, start=1)],
-        "slices_encoded": run.slices_encoded,
-        "timings_s": {name: round(seconds, 3) for name, seconds in run.timings.items()},
-        "peak_memory_mb": _peak_memory_mb(),
-        "peak_gpu_memory_mb": _peak_gpu_memory_mb(run.model.network.device),
+        **made_with(run.model, run.slices_encoded, run.timings),
     }
 
 
@@ -150,8 +156,9 @@ def _rounded(value: float | bool) -> float | bool:
     return value if isinstance(value, bool) else round(value, 4)
 
 
-def _network_name(model: LoadedModel) -> str | None:
-    return next((name for name, config in NETWORKS.items() if config == model.network.config), None)
+def _network_name(model: LoadedModel | LoadedSAM) -> str | None:
+    known = {**NETWORKS, **SAM_NETWORKS}
+    return next((name for name, config in known.items() if config == model.network.config), None)
 
 
 def _processor(device: torch.device) -> str:

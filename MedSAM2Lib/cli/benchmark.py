@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedSAM2Lib.cli.segment import DEVICES
+from MedSAM2Lib.cli.engine import DEVICES, THREADS_HELP
 from MedSAM2Lib.network.config import NETWORKS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=tuple(NETWORKS), metavar="NAME", help="what a FILE is for, where it fits several")
     parser.add_argument("--random-weights", action="store_true", help="random weights in any case: time does not depend on them")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="default cpu")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads; default: as many as there are cores")
+    parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     parser.add_argument("--no-reference", action="store_true", help="this library alone")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of a large volume, in a process of its own")
     parser.add_argument("--memory-slices", type=int, default=300, metavar="N", help="slices of that volume; default 300")
@@ -58,14 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from MedSAM2Lib.atomic import check_output
     from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
     from MedSAM2Lib.benchmark.memory import measure_peak_memory
-    from MedSAM2Lib.benchmark.report import check_report_path, network_name, prepare, write_report
+    from MedSAM2Lib.benchmark.report import network_name, prepare, write_report
     from MedSAM2Lib.cli.console import tell
 
     # 1. What is asked for
     if args.json is not None:
-        check_report_path(args.json)
+        check_output(args.json, "A benchmark", ".json")
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
     with_reference = reference_is_installed() and not args.no_reference and not model.network.config.box_as_mask
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     memory = None
     if args.memory:
         tell(f"measuring: peak memory of {args.memory_slices} slices, which takes some minutes")
-        memory = measure_peak_memory(network_name(model), model.network.config.image_size, args.memory_slices, args.threads)
+        size = model.network.config.image_size
+        memory = measure_peak_memory(network_name(model), size, args.memory_slices, torch.get_num_threads())
         _print_memory(memory)
     # 3. Keep
     if args.json is not None:

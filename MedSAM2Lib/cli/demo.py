@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.cli import segment
 from MedSAM2Lib.cli.console import tell
+from MedSAM2Lib.cli.engine import add_engine_arguments
 from MedSAM2Lib.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the image, truth, masks, preview and report go; default medsam2-demo",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which patient; default 0")
-    segment.add_engine_arguments(parser)
+    add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,14 +78,16 @@ def _segment_options(phantom: Phantom, image: Path, args: argparse.Namespace) ->
     """What a person would type after `medsam2 segment`: a tight box for each structure, on a slice where it is large."""
     import numpy as np
 
+    from MedSAM2Lib.evaluation.prompting import reference_box
+
     options = [str(image), "-o", str(args.output / "masks.seg.nrrd")]
     for name, mask in phantom.structures.items():
         areas = mask.sum(axis=(1, 2))
         occupied = np.flatnonzero(areas)
         middle = occupied[len(occupied) // 4 : 3 * len(occupied) // 4 + 1]  # not at its end, where one sees too little of it
         index = int(middle[np.argmax(areas[middle])])
-        columns, rows = np.flatnonzero(mask[index].any(0)), np.flatnonzero(mask[index].any(1))
-        options += ["--box", f"{name}:{index}:{columns[0]},{rows[0]},{columns[-1]},{rows[-1]}"]
+        box = reference_box(mask[index], index)
+        options += ["--box", f"{name}:{index}:{box.x0},{box.y0},{box.x1},{box.y1}"]
     options += ["--preview", str(args.output / "preview.png"), "--report", str(args.output / "report.json")]
     for option, value in (
         ("--model", args.model),

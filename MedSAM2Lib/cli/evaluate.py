@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedSAM2Lib.cli.segment import add_engine_arguments
+from MedSAM2Lib.cli.engine import add_engine_arguments, add_sight_arguments
 
 if TYPE_CHECKING:
     from MedSAM2Lib.evaluation.bootstrap import Interval
@@ -69,13 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WINDOW",
         help="display (the manifest's, where it has one), or as for segment; default auto",
     )
-    view.add_argument("--no-depth-prior", action="store_true", help="do not expect objects to be about as deep as wide (nano)")
-    view.add_argument(
-        "--zoom",
-        default="auto",
-        metavar="auto|off|FACTOR",
-        help="a square FACTOR times the prompt, or the whole slice; auto: as the model was trained",
-    )
+    add_sight_arguments(view)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
+from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.cli.console import Progress, tell, warn
-from MedSAM2Lib.cli.inputs import at_least, zoom_of
-from MedSAM2Lib.device import choose_device
+from MedSAM2Lib.cli.engine import Engine, engine_of, load_engine, session_options
 from MedSAM2Lib.errors import MedSAM2Error, OutputError
-from MedSAM2Lib.evaluation.cases import load_case
+from MedSAM2Lib.evaluation.cases import LoadedCase, load_case
 from MedSAM2Lib.evaluation.manifest import Case, read_manifest, select_cases
 from MedSAM2Lib.evaluation.pictures import PictureBook
 from MedSAM2Lib.evaluation.plots import plot_corrections, plot_groups
 from MedSAM2Lib.evaluation.rows import Row
-from MedSAM2Lib.evaluation.run import Protocol, StructureResult, evaluate_case
+from MedSAM2Lib.evaluation.run import Protocol, StructureResult, Unscored, evaluate_case
 from MedSAM2Lib.evaluation.sources import cases_sharing_a_source
 from MedSAM2Lib.evaluation.store import CaseResult, ResultStore
 from MedSAM2Lib.evaluation.summary import Group, group_rows, summarise, write_csv, write_json
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.version import __version__
 
-__all__ = ["Outcome", "Request", "evaluate", "request_of"]
+__all__ = ["Outcome", "Request", "asked_of", "evaluate", "request_of", "score_missing"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that a person asked for. `zoom` is None for the whole slice, "auto" for the model's own."""
+    """Everything that a person asked for."""
 
     manifest: Path
     output: Path
     cases: tuple[str, ...] | None
     training_manifest: Path | None
     protocol: Protocol
-    model: str
-    network: str | None
-    device: str
-    threads: int | None
-    zoom: float | str | None
-    depth_prior: bool
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -72,12 +64,7 @@ def request_of(args: argparse.Namespace) -> Request:
             window=args.window,
             seed=args.seed,
         ),
-        model=args.model,
-        network=args.network,
-        device=args.device,
-        threads=at_least("--threads", args.threads, 1),
-        zoom=zoom_of(args.zoom),
-        depth_prior=not args.no_depth_prior,
+        engine=engine_of(args),
     )
 
 
@@ -85,17 +72,20 @@ def evaluate(request: Request) -> Outcome:
     # 1. The cases, and the model
     cases = select_cases(read_manifest(request.manifest), request.cases)
     sharing = None if request.training_manifest is None else cases_sharing_a_source(cases, request.training_manifest)
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
-    device = choose_device(request.device)
-    model = load_model(request.model, device, request.network)
-    zoom = _number(model.zoom if request.zoom == "auto" else request.zoom)
-    session = Session(model, SessionOptions(zoom=zoom, depth_prior=model.depth_prior if request.depth_prior else None))
+    model = load_engine(request.engine)
+    session = Session(model, session_options(request.engine, model))
     # 2. What is there from an earlier run, and the rest
-    asked = _asked(request.protocol, model, session.options, device)
+    asked = asked_of(request.protocol, model, session.options)
     store = ResultStore(request.output, asked)
     pictures = PictureBook(request.output / "pictures")
-    _evaluate_missing(session, cases, request.protocol, store, pictures)
+
+    def score(loaded: LoadedCase) -> Iterator[Sequence[Row] | Unscored]:
+        for result in evaluate_case(session, loaded, request.protocol):
+            if isinstance(result, StructureResult):
+                pictures.add(loaded, result, session.window)
+            yield result.rows if isinstance(result, StructureResult) else result
+
+    score_missing(cases, store, score)
     # 3. The tables, the plots, the pictures
     results = store.results(cases)
     rows = [row for result in results for row in result.rows]
@@ -110,9 +100,10 @@ def evaluate(request: Request) -> Outcome:
     return Outcome(model.name, _told(request.protocol, session.options), summaries, written, problems)
 
 
-def _evaluate_missing(
-    session: Session, cases: Sequence[Case], protocol: Protocol, store: ResultStore, pictures: PictureBook
+def score_missing(
+    cases: Sequence[Case], store: ResultStore, score: Callable[[LoadedCase], Iterable[Sequence[Row] | Unscored]]
 ) -> None:
+    """Scores the cases that the store lacks, one after the other; `score` gives what became of each structure."""
     missing = [case for case in cases if store.finished(case) is None]
     if len(missing) < len(cases):
         tell(f"{len(cases) - len(missing)} of {len(cases)} cases were finished before")
@@ -124,12 +115,11 @@ def _evaluate_missing(
             try:
                 loaded = load_case(case)
                 problems += loaded.problems
-                for count, result in enumerate(evaluate_case(session, loaded, protocol), start=1):
-                    if isinstance(result, StructureResult):
-                        rows += result.rows
-                        pictures.add(loaded, result, session.window)
-                    else:
+                for count, result in enumerate(score(loaded), start=1):
+                    if isinstance(result, Unscored):
                         problems.append(result.reason)
+                    else:
+                        rows += result
                     progress.update(done + count, done + count)
             except OutputError:
                 raise
@@ -161,14 +151,14 @@ def _draw(
     return written
 
 
-def _asked(protocol: Protocol, model: LoadedModel, options: SessionOptions, device: torch.device) -> dict[str, Any]:
+def asked_of(protocol: Protocol, model: LoadedModel, options: SessionOptions) -> dict[str, Any]:
     """Everything that the numbers depend on."""
     return {
         **asdict(protocol),
         "model": model.name,
         "model_sha256": model.sha256,
         "session": {**asdict(options), "cache_bytes": None, "encoder_batch": None},  # these two change only the speed
-        "device": device.type,
+        "device": model.network.device.type,
         "version": __version__,
     }
 
@@ -177,8 +167,4 @@ def _told(protocol: Protocol, options: SessionOptions) -> str:
     where = f"the {protocol.slice} slice" if protocol.every is None else f"{protocol.every:.0%} of the slices"
     zoom = "whole slice" if options.zoom is None else f"zoom {options.zoom:g}"
     corrected = f", then {protocol.corrections} corrections" if protocol.corrections else ""
-    return f"prompt: {protocol.prompt} on {where}{corrected}; window {protocol.window}; {zoom}"
-
-
-def _number(zoom: float | str | None) -> float | None:
-    return None if zoom is None else float(zoom)
+    return f"prompt: {protocol.prompt} on {where}{corrected}; window {protocol.window}; {zoom}; memory {options.memory}"

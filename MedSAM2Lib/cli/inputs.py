@@ -6,32 +6,34 @@ Needs numpy and SimpleITK, but not torch: a typing mistake is answered at once.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from MedSAM2Lib.atomic import check_writable
+from MedSAM2Lib.atomic import check_output
 from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.cli.console import tell
+from MedSAM2Lib.cli.engine import Engine, at_least, engine_of
+from MedSAM2Lib.cli.orientation import OrientationRequest, orientation_request
 from MedSAM2Lib.cli.prompt_options import prompts_of
 from MedSAM2Lib.errors import OptionError, PromptError
 from MedSAM2Lib.intensity import Window, resolve_window
-from MedSAM2Lib.preview import check_preview_path
-from MedSAM2Lib.prompt_files import MaskFile, PromptSet, resolve
+from MedSAM2Lib.prompt_files import MaskFile, PromptSet, resolve, resolve_step
 from MedSAM2Lib.prompts import Box3D, Prompt
+from MedSAM2Lib.session_steps import AddPrompt, SessionStep, said
+from MedSAM2Lib.step_json import AddMaskFile
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.read import read_volume
-from MedSAM2Lib.volume_io.write import check_segmentation_path
+from MedSAM2Lib.volume_io.write import check_map_path, check_segmentation_path
 
-__all__ = ["Inputs", "Request", "at_least", "read_inputs", "request_of", "zoom_of"]
+__all__ = ["Inputs", "Request", "read_inputs", "request_of"]
 
 _DEFAULT_AXIS = "k"
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that a person asked for. `zoom` is None for the whole slice, "auto" for the model's own."""
+    """Everything that a person asked for."""
 
     image: Path
     output: Path
@@ -40,48 +42,46 @@ class Request:
     axis: str | None = None
     window: str = "auto"
     series: str | None = None
-    model: str = "nano"
-    network: str | None = None
-    device: str = "auto"
-    threads: int | None = None
-    zoom: float | str | None = "auto"
-    depth_prior: bool = True
+    engine: Engine = field(default_factory=Engine)
     stop_after: int = 3
     fill_holes: bool = True
     keep_largest: bool = True
+    orientations: OrientationRequest = field(default_factory=OrientationRequest)
     preview: Path | None = None
     report: Path | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The image, and the prompts on it as the session takes them. `array_axis` is 0, 1, 2 for k, j, i."""
+    """The image, and the prompts on it as the session takes them. `array_axis` is 0, 1, 2 for k, j, i.
+
+    steps  what is done one after the other, where a file of steps was given; `prompts` are then those among them
+    """
 
     volume: Volume
     array_axis: int
     window: Window
     prompts: list[tuple[str, Prompt]]
+    steps: list[SessionStep] = field(default_factory=list)
+    within: tuple[int, int] | None = None  # slices asked for, where not all are
 
 
 def request_of(args: argparse.Namespace) -> Request:
     """The request that the arguments of `medsam2 segment` put. Raises OptionError or PromptError."""
+    prompts = prompts_of(args)
     return Request(
         image=args.image,
         output=args.output,
-        prompts=prompts_of(args),
+        prompts=prompts,
         prompts_file=args.prompts,
         axis=args.axis,
-        window=args.window,
+        window=_window(args.window, prompts),
         series=args.series,
-        model=args.model,
-        network=args.network,
-        device=args.device,
-        threads=at_least("--threads", args.threads, 1),
-        zoom=zoom_of(args.zoom),
-        depth_prior=not args.no_depth_prior,
+        engine=engine_of(args),
         stop_after=at_least("--stop-after", args.stop_after, 0) or 0,
         fill_holes=not args.no_fill_holes,
         keep_largest=not args.keep_all,
+        orientations=orientation_request(args),
         preview=args.preview,
         report=args.report,
     )
@@ -98,47 +98,38 @@ def read_inputs(request: Request) -> Inputs:
     axis = _slicing_axis(request, volume)
     prompts = _resolved(request.prompts, volume, axis)
     _check_range(request.prompts, prompts, volume.geometry.shape[axis])
-    return Inputs(volume, axis, resolve_window(request.window, volume), prompts)
+    steps = [own for step in request.prompts.steps for own in resolve_step(step, volume.geometry, axis)]
+    prompts += [(step.object, said(step.prompt)) for step in steps if isinstance(step, AddPrompt)]
+    first, last = request.prompts.first, request.prompts.last
+    within = None if first is None or last is None else (first, last)
+    return Inputs(volume, axis, resolve_window(request.window, volume), prompts, steps, within)
 
 
-def at_least(option: str, value: int | None, least: int) -> int | None:
-    """The value of an option. Raises OptionError where it is lower."""
-    if value is not None and value < least:
-        raise OptionError(f"{option} must be at least {least}, but {value} came.")
-    return value
-
-
-def zoom_of(text: str) -> float | str | None:
-    """What `--zoom` means: "auto", None for the whole slice, or a factor. Raises OptionError."""
-    if text == "auto":
-        return text
-    if text == "off":
-        return None
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = math.nan
-    if not 1 <= factor < math.inf:
-        raise OptionError(f"--zoom is auto, off, or a number from 1 (sides of the prompt), but {text} came.")
-    return factor
+def _window(asked: str, prompts: PromptSet) -> str:
+    """The window asked for; where that is left open, the one in which the steps of a file were done."""
+    return f"{prompts.window[0]!r}:{prompts.window[1]!r}" if asked == "auto" and prompts.window else asked
 
 
 def _check_outputs(request: Request) -> None:
     """Raises OptionError or OutputError where the results cannot go, or would take the place of something needed."""
     outputs = {"--output": request.output, "--preview": request.preview, "--report": request.report}
+    outputs["--uncertainty"] = request.orientations.uncertainty
     there = {option: path for option, path in outputs.items() if path is not None}
-    inputs = [request.image, weights_path(request.model), *filter(None, [request.prompts_file])]
+    inputs = [request.image, weights_path(request.engine.model), *filter(None, [request.prompts_file])]
     inputs += [named.prompt.path for named in request.prompts.prompts if isinstance(named.prompt, MaskFile)]
+    inputs += [step.mask.path for step in request.prompts.steps if isinstance(step, AddMaskFile)]
     taken: dict[Path, str] = {path.resolve(): f"{path}, which is read" for path in inputs if path.is_file()}
     for option, path in there.items():
         if path.resolve() in taken:
             raise OptionError(f"{option} {path} would replace {taken[path.resolve()]}; choose another name.")
         taken[path.resolve()] = f"{path}, which {option} writes"
     check_segmentation_path(request.output)
+    if request.orientations.uncertainty is not None:
+        check_map_path(request.orientations.uncertainty)
     if request.preview is not None:
-        check_preview_path(request.preview)
+        check_output(request.preview, "A preview", ".png")
     if request.report is not None:
-        _check_report_path(request.report)
+        check_output(request.report, "A report", ".json")
 
 
 def _slicing_axis(request: Request, volume: Volume) -> int:
@@ -169,9 +160,3 @@ def _check_range(asked: PromptSet, prompts: Sequence[tuple[str, Prompt]], slice_
             raise PromptError(
                 f"The prompt of {name!r} is on slice {index}, outside --range {asked.first}:{asked.last}; widen the range."
             )
-
-
-def _check_report_path(path: Path) -> None:
-    if path.suffix.lower() != ".json":
-        raise OptionError(f"A report is written as .json, but {path} ends otherwise; change the extension.")
-    check_writable(path)

@@ -26,7 +26,7 @@ from MedSAM2Lib.version import __version__
 __all__ = ["COMMANDS", "Command", "main"]
 
 # Modules of MedSAM2Lib.cli, in the order in which --help lists them.
-COMMANDS = ("segment", "demo", "models", "evaluate", "train", "benchmark", "selftest")
+COMMANDS = ("segment", "demo", "models", "evaluate", "ablation", "train", "benchmark", "selftest", "worker")
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _NOBODY_READS = 141  # 128 + SIGPIPE

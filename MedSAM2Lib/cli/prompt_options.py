@@ -79,6 +79,10 @@ def prompts_of(args: argparse.Namespace) -> PromptSet:
     from MedSAM2Lib.prompt_files import PromptSet, read_prompts
 
     given = PromptSet() if args.prompts is None else read_prompts(args.prompts)
+    if given.steps:
+        if args.prompt_texts or args.range is not None:
+            raise PromptError(f"{args.prompts} says step by step what is done; leave --range and other prompts out.")
+        return given
     prompts = (*given.prompts, *(parse_prompt(option, text) for option, text in args.prompt_texts))
     if not prompts:
         raise PromptError(

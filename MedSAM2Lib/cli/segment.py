@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAM2Lib.cli.console import tell
+from MedSAM2Lib.cli.engine import add_engine_arguments, add_sight_arguments
+from MedSAM2Lib.cli.orientation import add_orientation_arguments
 from MedSAM2Lib.cli.prompt_options import add_prompt_arguments
-from MedSAM2Lib.network.config import NETWORKS
 
 if TYPE_CHECKING:
     from MedSAM2Lib.cli.segmentation import Outcome
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 NAME = "segment"
 HELP = "segment objects of an image, each from a prompt on one slice"
 
-# As MedSAM2Lib.geometry, .intensity and .device have them; a test compares. Those modules need numpy or torch.
+# As MedSAM2Lib.geometry and .intensity have them; a test compares. Those modules need numpy.
 AXES = ("k", "j", "i", "axial", "coronal", "sagittal")
 WINDOW_PRESETS = ("abdomen", "soft-tissue", "liver", "lung", "mediastinum", "bone", "brain", "stroke", "subdural", "spine")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 _EXAMPLES = """
 examples:
   medsam2 segment ct.nii.gz -o liver.nii.gz --box "liver:42:80,60,210,190" --preview liver.png
   medsam2 segment dicom_folder -o organs.seg.nrrd --box "liver:42:80,60,210,190" --box "spleen:40:260,90,330,200"
   medsam2 segment mr.nrrd -o lesion.nrrd --recist "lesion:12:101,88,120,97" --axis k --window percentiles
+  medsam2 segment photos -o masks --box "disc:patient7.png:310,220,420,335"
 """
 
 
@@ -34,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "medsam2 segment IMAGE -o MASK PROMPT ... [options]"
     parser.epilog = _EXAMPLES
     parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="NIfTI, NRRD, MHA/MHD, a DICOM folder, or .npz of the MedSAM challenges"
+        "image", metavar="IMAGE", type=Path,
+        help="NIfTI, NRRD, MHA/MHD, a DICOM folder, .npz of the MedSAM challenges; or a set of single images without order: "
+        "a folder of PNG, JPEG or DICOM, or one PNG or JPEG (docs/images_2d.md)",
     )
     parser.add_argument(
         "-o", "--output", metavar="MASK", type=Path, required=True,
         help=".nii.gz, .nii, .nrrd, .mha: a map of labels 1, 2, ...; .seg.nrrd: named segments for 3D Slicer. "
-        "A file of that name is replaced, when the new one is whole",
+        "A file of that name is replaced, when the new one is whole. Of single images, a folder",
     )  # fmt: skip
     add_prompt_arguments(parser)
     add_engine_arguments(parser)
@@ -55,11 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     volume.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     masks = parser.add_argument_group("how the masks are made")
-    masks.add_argument(
-        "--zoom", default="auto", metavar="auto|off|FACTOR",
-        help="look at a square FACTOR times the prompt instead of the whole slice; auto: as the model was trained",
-    )  # fmt: skip
-    masks.add_argument("--no-depth-prior", action="store_true", help="do not expect objects to be about as deep as wide (nano)")
+    add_sight_arguments(masks)
     masks.add_argument(
         "--stop-after",
         type=int,
@@ -67,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end a direction after N slices without the object; 0: never; default 3",
     )
+    add_orientation_arguments(masks)
     masks.add_argument("--no-fill-holes", action="store_true", help="leave small holes in the masks open")
     masks.add_argument("--keep-all", action="store_true", help="keep every piece of an object, not only the largest")
     results = parser.add_argument_group("what else to write")
@@ -76,24 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which weights, on which processor: the same for every command that runs a network."""
-    group = parser.add_argument_group("the model")
-    group.add_argument(
-        "--model", default="nano", metavar="ID|FILE", help="a model of `medsam2 models`, or a checkpoint; default nano"
-    )
-    group.add_argument(
-        "--network",
-        choices=tuple(NETWORKS),
-        metavar="NAME",
-        help=f"what a FILE is for, where it fits several: {', '.join(NETWORKS)}",
-    )
-    group.add_argument("--device", default="auto", choices=DEVICES, help="auto takes a GPU if there is one")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads; default: as many as there are cores")
-
-
 def run(args: argparse.Namespace) -> int:
-    perform(args)
+    from MedSAM2Lib.cli.image_set_inputs import asks_for_image_set
+
+    if asks_for_image_set(args):
+        from MedSAM2Lib.cli.image_set import perform as perform_on_images
+
+        perform_on_images(args)
+    else:
+        perform(args)
     return 0
 
 
@@ -106,7 +97,7 @@ def perform(args: argparse.Namespace) -> Outcome:
     request = request_of(args)
     inputs = read_inputs(request)
     timings["read_image"] = time.perf_counter() - started
-    tell(f"loading {request.model}")
+    tell(f"loading {request.engine.model}")
     from MedSAM2Lib.cli.segmentation import segment  # torch: not before the request is known to be sound
 
     timings["import_torch"] = time.perf_counter() - started - timings["read_image"]

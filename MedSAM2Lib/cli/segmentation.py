@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
+from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
 from MedSAM2Lib.cli.console import Progress, duration, tell, warn
+from MedSAM2Lib.cli.engine import load_any_engine, session_options
 from MedSAM2Lib.cli.inputs import Inputs, Request
-from MedSAM2Lib.device import choose_device
-from MedSAM2Lib.errors import PromptError
+from MedSAM2Lib.cli.orientation import check_orientations, oriented_masks, told_in_report, write_uncertainty
+from MedSAM2Lib.errors import OptionError, PromptError, UsageError
+from MedSAM2Lib.inference.opening import AnySession, open_session
 from MedSAM2Lib.inference.session import Session, SessionOptions
-from MedSAM2Lib.preview import write_preview
+from MedSAM2Lib.preview import contact_sheet, write_picture
 from MedSAM2Lib.prompt_files import PromptSet
-from MedSAM2Lib.prompts import Prompt
+from MedSAM2Lib.prompts import Box3D, Prompt
 from MedSAM2Lib.report import ObjectSummary, Run, summarise, write_report
-from MedSAM2Lib.simpleitk import import_simpleitk
+from MedSAM2Lib.session_steps import SessionStep
 from MedSAM2Lib.volume_io.write import Segment, write_segmentation
 
 __all__ = ["Outcome", "segment"]
@@ -46,21 +46,23 @@ def segment(request: Request, inputs: Inputs, timings: dict[str, float], started
     axis = _ARRAY_AXES[inputs.array_axis]
     # 1. The model
     with timed(timings, "load_model"):
-        model = _load(request)
+        model = load_any_engine(request.engine)
     window = inputs.window
     tell(f"model: {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, slices along {axis}")
-    # 2. The prompted slices
-    session = Session(model, _session_options(request, model))
+    # 2. The prompted slices, then the others; or what a file says step by step
+    session = open_session(model, _session_options(request, model))
+    check_orientations(session, request.orientations)
     session.set_volume(inputs.volume, axis, request.window)
-    with timed(timings, "prompts"):
-        for name, prompt in inputs.prompts:
-            _add_prompt(session, name, prompt)
-            timings.setdefault("first_mask_after", time.perf_counter() - started)
-    # 3. The others
-    with timed(timings, "propagation"):
-        _propagate(session, request.prompts)
+    if inputs.steps:
+        with timed(timings, "steps"):
+            _perform(session, inputs.steps)
+    else:
+        _segment(session, request, inputs, timings, started)
+    # 3. Other orientations
+    with timed(timings, "orientations"):
+        oriented = oriented_masks(session, request.orientations, inputs, request.window)
     # 4. The results
-    segments = [Segment(name, session.mask(name)) for name in session.objects]
+    segments = [Segment(name, oriented[name].mask if oriented else session.mask(name)) for name in session.objects]
     _warn_of_surprises(request.output, segments)
     geometry = inputs.volume.geometry
     summaries = [summarise(one, inputs.array_axis, session.confidence(one.name), geometry) for one in segments]
@@ -75,8 +77,38 @@ def segment(request: Request, inputs: Inputs, timings: dict[str, float], started
         prompts=replace(request.prompts, axis=axis),
         slices_encoded=session.embeddings.encoded,
         timings=timings,
+        orientations=told_in_report(request.orientations, oriented),
     )
-    return Outcome(segments, summaries, _write(request, inputs, run, segments, summaries, started))
+    written = write_uncertainty(request.orientations, oriented, geometry)
+    return Outcome(segments, summaries, written + _write(request, inputs, run, segments, summaries, started))
+
+
+def _segment(session: AnySession, request: Request, inputs: Inputs, timings: dict[str, float], started: float) -> None:
+    with timed(timings, "prompts"):
+        for name, prompt in inputs.prompts:
+            _add_prompt(session, name, prompt)
+            timings.setdefault("first_mask_after", time.perf_counter() - started)
+    with timed(timings, "propagation"):
+        if isinstance(session, Session) or any(isinstance(prompt, Box3D) for _, prompt in inputs.prompts):
+            _propagate(session, request.prompts)
+        else:
+            tell(f"{session.model.name} has no memory: only slices with a box are segmented (--box3d segments a range of them)")
+
+
+def _perform(session: AnySession, steps: Sequence[SessionStep]) -> None:
+    """What a file says, step by step. Raises UsageError where a step does not fit what was done before."""
+    if not isinstance(session, Session):
+        raise OptionError(f"{session.model.name} has no memory, so it cannot follow the steps of a session; take another model.")
+    with Progress("following steps", len(steps), "steps") as progress:
+        for number, step in enumerate(steps, start=1):
+            try:
+                for _ in session.perform(step):
+                    pass
+            except UsageError as error:
+                raise type(error)(f"Step {number}: {error}") from error
+            progress.update(number, number)
+    if not session.objects:
+        raise PromptError("The steps of the file leave no object to write; end them with one.")
 
 
 @contextmanager
@@ -87,33 +119,19 @@ def timed(timings: dict[str, float], name: str) -> Iterator[None]:
     timings[name] = time.perf_counter() - begun
 
 
-def _load(request: Request) -> LoadedModel:
-    device = choose_device(request.device)
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
-        import_simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(request.threads)
-    return load_model(request.model, device, request.network)
-
-
-def _session_options(request: Request, model: LoadedModel) -> SessionOptions:
-    zoom = model.zoom if request.zoom == "auto" else request.zoom
-    options = SessionOptions(
-        zoom=None if zoom is None else float(zoom),
-        depth_prior=model.depth_prior if request.depth_prior else None,
-        stop_after=request.stop_after,
-        keep_largest=request.keep_largest,
-    )
+def _session_options(request: Request, model: LoadedModel | LoadedSAM) -> SessionOptions:
+    options = replace(session_options(request.engine, model), stop_after=request.stop_after, keep_largest=request.keep_largest)
     return options if request.fill_holes else replace(options, fill_hole_cells=0)
 
 
-def _add_prompt(session: Session, name: str, prompt: Prompt) -> None:
+def _add_prompt(session: AnySession, name: str, prompt: Prompt) -> None:
     try:
         session.add_prompt(name, prompt)
     except PromptError as error:
         raise PromptError(f"{name}: {error}") from error
 
 
-def _propagate(session: Session, asked: PromptSet) -> None:
+def _propagate(session: AnySession, asked: PromptSet) -> None:
     plan = session.plan(first=asked.first, last=asked.last)
     position_of = {(name, index): position for position, (name, (index, _)) in enumerate(plan, start=1)}
     with Progress("propagating", len(plan), "slices") as progress:
@@ -143,11 +161,13 @@ def _write(
     if request.preview is not None:
         with timed(run.timings, "write_preview"):
             caption = f"{request.image.name}   {run.model.name}   window {run.window.low:g}..{run.window.high:g}"
-            write_preview(request.preview, inputs.volume, run.axis, run.window, segments, inputs.prompts, caption)
+            sheet = contact_sheet(inputs.volume, run.axis, run.window, segments, inputs.prompts, caption)
+            write_picture(request.preview, sheet)
         written.append((request.preview, ""))
     run.timings["total"] = time.perf_counter() - started
     if request.report is not None:
-        write_report(request.report, run, summaries, {"mask": request.output, "preview": request.preview})
+        outputs = {"mask": request.output, "preview": request.preview, "uncertainty": request.orientations.uncertainty}
+        write_report(request.report, run, summaries, outputs)
         written.append((request.report, ""))
     tell(f"finished in {duration(run.timings['total'])}")
     return written

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAM2Lib.cli.console import tell
-from MedSAM2Lib.cli.models import check_hash
-from MedSAM2Lib.cli.segment import add_engine_arguments
+from MedSAM2Lib.cli.engine import add_engine_arguments, engine_of, load_engine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,17 +66,8 @@ def _check_versions(state: _State) -> str:
 
 
 def _check_model(state: _State) -> str:
-    import torch
-
-    from MedSAM2Lib.checkpoints.loading import load_model
-    from MedSAM2Lib.device import choose_device
-
-    if state.args.threads is not None:
-        torch.set_num_threads(state.args.threads)
-    device = choose_device(state.args.device)
-    state.model = load_model(state.args.model, device, state.args.network)
-    check_hash(state.args.model, state.model.sha256)
-    return f"{state.model.name} (sha256 {state.model.sha256[:12]}...) loads and runs on {device}"
+    state.model = load_engine(engine_of(state.args))
+    return f"{state.model.name} (sha256 {state.model.sha256[:12]}...) loads and runs on {state.model.network.device}"
 
 
 def _check_segmentation(state: _State) -> str:
@@ -119,7 +109,7 @@ def _check_files(state: _State) -> str:
     import numpy as np
 
     from MedSAM2Lib.intensity import Window
-    from MedSAM2Lib.preview import write_preview
+    from MedSAM2Lib.preview import contact_sheet, write_picture
     from MedSAM2Lib.volume_io.read import read_labels
     from MedSAM2Lib.volume_io.write import Segment, write_segmentation
 
@@ -132,5 +122,5 @@ def _check_files(state: _State) -> str:
             write_segmentation(path, segments, volume.geometry)
             if not np.array_equal(read_labels(path).array > 0, segments[0].mask):
                 raise RuntimeError(f"a mask written as {ending} comes back changed")
-        write_preview(Path(folder) / "preview.png", volume, "k", Window(-160, 240), segments)
+        write_picture(Path(folder) / "preview.png", contact_sheet(volume, "k", Window(-160, 240), segments))
     return f"{', '.join(endings)} written and read back, a preview drawn"

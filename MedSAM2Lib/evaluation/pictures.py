@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.errors import OutputError
 from MedSAM2Lib.evaluation.cases import LoadedCase
 from MedSAM2Lib.evaluation.rows import MODEL, Row
 from MedSAM2Lib.evaluation.run import StructureResult
 from MedSAM2Lib.intensity import Window
-from MedSAM2Lib.preview import write_preview
+from MedSAM2Lib.preview import contact_sheet, write_picture
 from MedSAM2Lib.volume_io.segments import Segment
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ class PictureBook:
             Segment("reference", result.target.reference, _REFERENCE_COLOR),
             Segment(last.structure, result.mask, _MASK_COLOR),
         ]
-        write_preview(
-            self.path(last.case, last.structure),
+        sheet = contact_sheet(
             loaded.volume,
             "k",
             window,
@@ -55,6 +53,7 @@ class PictureBook:
             f"{last.case}   {_scores(last)}",
             most_slices=_SLICES,
         )
+        write_picture(self.path(last.case, last.structure), sheet)
 
     def write_contact_sheet(self, path: Path, rows: Sequence[Row]) -> bool:
         """Three columns: best, median, worst in 3D (on the slice, where there is no volume). False where no structure has a
@@ -74,8 +73,7 @@ class PictureBook:
             left = _GAP + place * (_COLUMN_WIDTH + _GAP)
             draw.text((left, _GAP // 2), title, fill=_WORDS, font=ImageFont.load_default(_TITLE_SIZE))
             sheet.paste(column, (left, _TITLE_HEIGHT))
-        with atomic_path(path) as temporary:
-            sheet.save(temporary, format="PNG", optimize=True)
+        write_picture(path, sheet)
         return True
 
     def _column(self, rows: Sequence[Row]) -> Picture:

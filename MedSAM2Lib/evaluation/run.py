@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 
-__all__ = ["Protocol", "StructureResult", "Unscored", "evaluate_case", "window_of"]
+__all__ = ["Protocol", "StructureResult", "Unscored", "evaluate_case", "evaluate_structure", "first_prompts", "window_of"]
 
 _BoolArray = npt.NDArray[np.bool_]
 
@@ -82,7 +82,8 @@ def evaluate_case(session: Session, loaded: LoadedCase, protocol: Protocol) -> I
     session.set_volume(loaded.volume, axis="k", window=window_of(loaded.case, protocol))
     for target in loaded.targets:
         try:
-            yield _evaluate_structure(session, loaded, target, protocol)
+            result = evaluate_structure(session, loaded, target, protocol)
+            yield replace(result, rows=(*_baseline_rows(loaded, result), *result.rows))
         except PromptError as error:
             yield Unscored(f"Case {loaded.case.id!r}, structure {target.structure.name!r}: {error}")
         finally:
@@ -96,32 +97,42 @@ def window_of(case: Case, protocol: Protocol) -> str:
     return "auto" if case.display_window is None else f"{case.display_window[0]}:{case.display_window[1]}"
 
 
-def _evaluate_structure(session: Session, loaded: LoadedCase, target: Target, protocol: Protocol) -> StructureResult:
+def evaluate_structure(session: Session, loaded: LoadedCase, target: Target, protocol: Protocol) -> StructureResult:
+    """The model on one structure, without baselines. The session must show the case's volume, and keeps the object.
+
+    Raises PromptError where a prompt does not fit the volume.
+    """
     name, reference, spacing = target.structure.name, target.reference, loaded.volume.geometry.spacing
-    prompts = list(_first_prompts(loaded, target, protocol))
+    prompts = list(first_prompts(loaded, target, protocol))
     slices = tuple(prompt.slice_index for prompt in prompts)
-    first_prompts = len(prompts)
 
-    def row(method: str, mask: _BoolArray, corrections: int, seconds: float | None) -> Row:
+    def row(mask: _BoolArray, corrections: int, seconds: float) -> Row:
         scores = agreement(mask, reference, spacing, slices)
-        return _row(scores, loaded, target, method, corrections, first_prompts + corrections, slices, seconds)
+        return _row(scores, loaded, target, MODEL, corrections, len(slices) + corrections, slices, seconds)
 
-    # 1. The baselines, from a box
-    box = _baseline_box(prompts, target)
-    rows = [row(method, baseline(box, loaded.volume), 0, None) for method, baseline in BASELINES.items()]
-    # 2. The model, from the first prompts
+    # 1. From the first prompts
     seconds, mask = _segment(session, name, prompts)
-    rows.append(row(MODEL, mask, 0, seconds))
-    # 3. Corrections
+    rows = [row(mask, 0, seconds)]
+    # 2. Corrections
     for number in range(1, protocol.corrections + 1):
         click = next_correction(mask, reference, spacing, protocol.worst)
         if click is None:  # nothing is wrong any more
-            rows.append(row(MODEL, mask, number, 0.0))
+            rows.append(row(mask, number, 0.0))
             continue
         prompts.append(click)
         seconds, mask = _segment(session, name, [click])
-        rows.append(row(MODEL, mask, number, seconds))
+        rows.append(row(mask, number, seconds))
     return StructureResult(tuple(rows), mask, target, tuple(prompts))
+
+
+def _baseline_rows(loaded: LoadedCase, result: StructureResult) -> Iterator[Row]:
+    """From a box, on the first prompts' slices."""
+    first = result.rows[0]
+    box = _baseline_box(result.prompts[: first.prompts], result.target)
+    for method, baseline in BASELINES.items():
+        mask = baseline(box, loaded.volume)
+        scores = agreement(mask, result.target.reference, loaded.volume.geometry.spacing, first.prompted_slices)
+        yield _row(scores, loaded, result.target, method, 0, first.prompts, first.prompted_slices, None)
 
 
 def _segment(session: Session, name: str, prompts: Sequence[SimulatedPrompt]) -> tuple[float, _BoolArray]:
@@ -135,7 +146,8 @@ def _segment(session: Session, name: str, prompts: Sequence[SimulatedPrompt]) ->
     return time.perf_counter() - begun, mask
 
 
-def _first_prompts(loaded: LoadedCase, target: Target, protocol: Protocol) -> Iterator[SimulatedPrompt]:
+def first_prompts(loaded: LoadedCase, target: Target, protocol: Protocol) -> Iterator[SimulatedPrompt]:
+    """What the simulated person gives before any correction, one prompt per slice."""
     generator = structure_generator(protocol.seed, loaded.case.id, target.structure.name)
     in_plane = loaded.volume.geometry.spacing[:2]
     for index in prompt_slices(target.reference, target.structure, protocol.slice, protocol.every, generator):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from MedSAM2Lib.atomic import atomic_path, check_writable
 from MedSAM2Lib.errors import OptionError, OutputError
@@ -15,7 +17,9 @@ from MedSAM2Lib.volume_io.itk import image_from_array, quiet_itk, reason_of
 from MedSAM2Lib.volume_io.seg_nrrd import write_seg_nrrd
 from MedSAM2Lib.volume_io.segments import Segment, check_segments, merge_labels
 
-__all__ = ["Segment", "check_segmentation_path", "write_segmentation"]
+__all__ = [
+    "Segment", "check_map_path", "check_segmentation_path", "is_segmentation_path", "write_map", "write_segmentation",
+]  # fmt: skip
 
 
 def write_segmentation(path: str | os.PathLike[str], segments: Sequence[Segment], geometry: Geometry) -> None:
@@ -36,9 +40,31 @@ def write_segmentation(path: str | os.PathLike[str], segments: Sequence[Segment]
         write(temporary, segments, geometry)
 
 
+def is_segmentation_path(path: Path) -> bool:
+    """Whether a path ends as a file of segments does."""
+    return path.name.lower().endswith(tuple(_WRITERS))
+
+
 def check_segmentation_path(path: str | os.PathLike[str]) -> None:
     """Raises what `write_segmentation` would for this path, before the work whose result it is to hold."""
     _writer_for(path)
+    check_writable(path)
+
+
+def write_map(path: Path, values: npt.NDArray[np.float32], geometry: Geometry) -> None:
+    """Writes a value per voxel, (k, j, i), as `.nii.gz`, `.nii`, `.nrrd` or `.mha`; the file is whole or not there.
+
+    Raises OptionError for another extension, OutputError when it cannot be written.
+    """
+    check_map_path(path)
+    with atomic_path(path) as temporary:
+        _write_array(temporary, values, geometry, "map")
+
+
+def check_map_path(path: Path) -> None:
+    """Raises what `write_map` would for this path, before the work whose result it is to hold."""
+    if _writer_for(path) is write_seg_nrrd:
+        raise OptionError(f"A map of values is no segmentation, but {path} ends in .seg.nrrd; write it as .nrrd.")
     check_writable(path)
 
 
@@ -46,18 +72,19 @@ _Writer = Callable[[Path, Sequence[Segment], Geometry], None]
 
 
 def _write_labels(path: Path, segments: Sequence[Segment], geometry: Geometry) -> None:
-    labels = merge_labels(segments, geometry)
+    _write_array(path, merge_labels(segments, geometry), geometry, "segmentation")
+
+
+def _write_array(path: Path, array: npt.NDArray[Any], geometry: Geometry, what: str) -> None:
     with quiet_itk() as sitk:
         try:
-            sitk.WriteImage(image_from_array(labels, geometry), str(path), useCompression=True)
+            sitk.WriteImage(image_from_array(array, geometry), str(path), useCompression=True)
             written = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
         except RuntimeError as error:
-            raise OutputError(
-                f"The segmentation cannot be written to {path.parent} ({reason_of(error)}); is the disk full?"
-            ) from error
+            raise OutputError(f"The {what} cannot be written to {path.parent} ({reason_of(error)}); is the disk full?") from error
     # ITK's writers do not look whether the system took all their bytes: a full disk shows only on reading back.
-    if not np.array_equal(written, labels):
-        raise OutputError(f"The segmentation written to {path.parent} came back damaged; is the disk full?")
+    if not np.array_equal(written, array):
+        raise OutputError(f"The {what} written to {path.parent} came back damaged; is the disk full?")
 
 
 # Longest first: `.seg.nrrd` is also a `.nrrd`.

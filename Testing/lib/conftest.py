@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,28 @@ import SimpleITK
 import torch
 
 from MedSAM2Lib.checkpoints.loading import save_checkpoint
+from MedSAM2Lib.checkpoints.store import STORE_VARIABLE
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import NETWORKS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # sums in one order, on whatever machine
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    """A command sets them for its process, which in a test is that of all the others."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _an_empty_model_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one of whoever runs the tests."""
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from MedSAM2Lib.device import DEVICE_NAMES, choose_device
+from MedSAM2Lib.device import DEVICE_NAMES, choose_device, sensible_threads
 from MedSAM2Lib.errors import OptionError
+from MedSAM2Lib.network.config import network_config
 
 
 def has(patch: pytest.MonkeyPatch, *kinds: str) -> None:
@@ -46,3 +50,19 @@ def test_choosing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
     choose_device("cuda")
     assert (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()) == before
+
+
+@pytest.mark.parametrize("size", [32, 128, 256])
+def test_a_network_of_small_images_gets_one_thread(size: int) -> None:
+    assert sensible_threads(network_config("nano", size)) == 1
+    assert sensible_threads(network_config("sam2.1-tiny", size)) == 1
+
+
+def test_the_others_get_all_that_torch_takes_even_after_a_small_one() -> None:
+    program = (
+        "import torch; torch.set_num_threads(3); from MedSAM2Lib.device import sensible_threads; "
+        "from MedSAM2Lib.network.config import NETWORKS; torch.set_num_threads(sensible_threads(NETWORKS['nano'])); "
+        "print(torch.get_num_threads(), sensible_threads(NETWORKS['medsam2']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1", "3"]

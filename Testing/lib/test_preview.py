@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from MedSAM2Lib.errors import OptionError, OutputError
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.intensity import Window
-from MedSAM2Lib.preview import _chosen_slices, _Plane, check_preview_path, contact_sheet, write_preview
+from MedSAM2Lib.preview import _chosen_slices, _Plane, contact_sheet, write_picture
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.segments import Segment
@@ -200,17 +199,9 @@ def test_many_names_take_more_lines() -> None:
 def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
     volume = a_volume((6, 32, 32))
     for name in ("one.png", "two.png"):
-        write_preview(
-            tmp_path / name, volume, "k", WINDOW, [Segment("ball", a_ball((6, 32, 32), 8))], [("ball", Box(3, 8, 8, 24, 24))], "a"
-        )
+        ball, box = Segment("ball", a_ball((6, 32, 32), 8)), Box(3, 8, 8, 24, 24)
+        write_picture(tmp_path / name, contact_sheet(volume, "k", WINDOW, [ball], [("ball", box)], "a"))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.format == "PNG"
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_only_png_is_a_preview(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"written as \.png"):
-        check_preview_path(tmp_path / "preview.jpg")
-    with pytest.raises(OutputError, match="folder must exist"):
-        check_preview_path(tmp_path / "none" / "preview.png")

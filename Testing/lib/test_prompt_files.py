@@ -62,6 +62,14 @@ def test_the_documentations_example_is_read(tmp_path: Path) -> None:
     assert (prompts.axis, prompts.first, prompts.last) == ("k", 20, 60)
 
 
+def test_the_documentations_steps_are_read(tmp_path: Path) -> None:
+    example = DOCUMENTATION.read_text().split("```json\n")[2].split("```")[0]
+    prompts = read_prompts(written(tmp_path, example))
+    assert (len(prompts.steps), prompts.window, prompts.axis) == (9, (-160, 240), "k")
+    assert prompts.prompts == ()
+    assert read_prompts(written(tmp_path, to_json(prompts, tmp_path))) == prompts
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from MedSAM2Lib.geometry import Geometry
-from MedSAM2Lib.inference.objects import SliceConfidence
 from MedSAM2Lib.report import summarise
+from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.volume_io.segments import Segment
 
 GRID = Geometry((3, 4, 5), (1.0, 2.0, 5.0))

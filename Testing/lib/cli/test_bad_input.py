@@ -15,6 +15,7 @@ import SimpleITK
 import torch
 
 from Testing.lib.cli.support import BOX, Command, Ended
+from Testing.lib.dicom_support import write_series
 
 USAGE, FAILURE = 2, 1
 
@@ -88,6 +89,21 @@ def empty_folder(folder: Path) -> Path:
     return folder / "dicom"
 
 
+def no_slices(folder: Path) -> Path:
+    return with_header_line(image_file(folder, noise(4, 8, 8)), b"sizes", b"sizes: 8 8 0")
+
+
+def no_slices_of_a_challenge(folder: Path) -> Path:
+    np.savez(folder / "image.npz", imgs=np.zeros((0, 8, 8), np.uint8), spacing=np.ones(3))
+    return folder / "image.npz"
+
+
+def a_cut_slice(folder: Path) -> Path:
+    path = write_series(folder / "dicom") / "1.2.3-7.dcm"
+    path.write_bytes(path.read_bytes()[:-60])
+    return path.parent
+
+
 def no_spacing(folder: Path) -> Path:
     return with_header_line(image_file(folder, noise(4, 8, 8)), b"space directions", b"space directions: (0,0,0) (0,1,0) (0,0,1)")
 
@@ -98,6 +114,21 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "not an image": (text_called_nifti, "image.nii.gz"),
     "cut short": (cut_short, "cut short"),
     "a folder without DICOM": (empty_folder, "expected DICOM images, but there are none"),
+    "zero slices": (no_slices, "axis 2 size is zero"),
+    "zero slices in an .npz": (no_slices_of_a_challenge, "at least one voxel along k, j and i, but its size is (0, 8, 8)"),
+    "DICOM with a damaged slice": (a_cut_slice, "1 DICOM file(s) cannot be read (1.2.3-7.dcm)"),
+    "DICOM without one of its slices": (
+        lambda folder: write_series(folder / "dicom", slices=[0, 1, 3, 4]),
+        "slices may be missing",
+    ),
+    "DICOM with two images at one position": (
+        lambda folder: write_series(folder / "dicom", step=(0.0, 0.0, 0.0)),
+        "expected one image per position",
+    ),
+    "DICOM under a gantry tilt": (
+        lambda folder: write_series(folder / "dicom", step=(0.0, 0.6, 2.5)),
+        "shift sideways",
+    ),
     "4D": (lambda folder: image_file(folder, noise(3, 4, 8, 8), "image.nii.gz"), "expected a 3D image, but it is 4D"),
     "RGB": (lambda folder: image_file(folder, noise(4, 8, 8, 3), vector=True), "expected one grey value per voxel, but it has 3"),
     "complex": (
@@ -116,6 +147,19 @@ def test_an_image_that_cannot_be_segmented_is_refused(
     segment: Command, tmp_path: Path, make: Callable[[Path], Path], said: str
 ) -> None:
     assert_refused(segment("--box", BOX, image=make(tmp_path)), FAILURE, said)
+
+
+def test_a_folder_of_two_dicom_series_lists_them(segment: Command, tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "dicom")
+    write_series(folder, uid="1.2.4", modality="MR", description="T2", slices=[0, 1])
+    ended = segment("--box", BOX, image=folder)
+    assert ended.status == FAILURE
+    error, *listed = ended.err.splitlines()[1:]
+    assert error.startswith(f"medsam2: error: {folder}: expected one DICOM series, but there are 2; choose one by its UID")
+    assert listed == ["  1.2.3  CT  5 files  thin", "  1.2.4  MR  2 files  T2"]
+    refused = segment("--box", BOX, "--series", "9", image=folder)
+    assert refused.status == USAGE
+    assert "holds no DICOM series 9" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -171,7 +215,10 @@ class RunsCode:
 
 def test_a_model_whose_weights_are_elsewhere_says_where(segment: Command) -> None:
     assert_refused(
-        segment("--box", BOX, "--model", "medsam2"), FAILURE, "are not on this machine: get MedSAM2_latest.pt from huggingface.co"
+        segment("--box", BOX, "--model", "medsam2"),
+        FAILURE,
+        "are not on this machine: `medsam2 models download medsam2` fetches them",
+        "get MedSAM2_latest.pt from huggingface.co/wanglab/MedSAM2 elsewhere",
     )
 
 
@@ -210,7 +257,7 @@ def not_torch(path: Path) -> None:
     [
         (foreign_network, "fits no network. Compared with"),
         (foreign_content, "must hold a dictionary of tensors"),
-        (not_torch, "was not loaded"),
+        (not_torch, "is not a whole checkpoint (it has no zip archive)"),
     ],
 )
 def test_a_foreign_checkpoint_is_refused(segment: Command, tmp_path: Path, write: Callable[[Path], None], said: str) -> None:

@@ -89,7 +89,7 @@ def test_ctrl_c_while_writing_keeps_the_old_file(a_scan: Path, an_untrained_mode
         "    assert path.stat().st_size > 0\n"
         "    print('flushing', file=__import__('sys').stderr, flush=True)\n"
         "    time.sleep(60)\n"
-        "atomic._flush_to_disk = flush\n"
+        "atomic.flush_to_disk = flush\n"
     )
     with started("segment", a_scan, "-o", mask, "--model", an_untrained_model, "--box", BOX, before=slow_to_write) as process:
         wait_for(process, "flushing")

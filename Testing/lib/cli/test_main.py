@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from MedSAM2Lib.cli import engine as engine_module
 from MedSAM2Lib.cli import main as main_module
 from MedSAM2Lib.cli import segment as segment_module
 from MedSAM2Lib.cli.main import COMMANDS
@@ -41,7 +42,7 @@ def test_help_lists_every_command(medsam2: Command) -> None:
 def test_what_help_says_without_numpy_is_what_the_library_has() -> None:
     assert set(segment_module.AXES) == set(AXIS_NAMES)
     assert set(segment_module.WINDOW_PRESETS) == set(PRESETS)
-    assert set(segment_module.DEVICES) == set(DEVICE_NAMES)
+    assert set(engine_module.DEVICES) == set(DEVICE_NAMES)
 
 
 def test_the_version_is_the_projects(medsam2: Command) -> None:
@@ -60,7 +61,7 @@ def test_the_version_is_the_projects(medsam2: Command) -> None:
         ("segment scan.nrrd -o mask.nrrd --wndow auto", "Unrecognized arguments: --wndow", "medsam2 segment"),
         ("segment scan.nrrd -o mask.nrrd --axis x", "invalid choice: 'x'", "medsam2 segment"),
         ("segment scan.nrrd -o mask.nrrd --stop-after few", "invalid int value: 'few'", "medsam2 segment"),
-        ("models verify", "required: ID|FILE", "medsam2 models verify"),
+        ("models download", "required: ID", "medsam2 models download"),
     ],
 )
 def test_a_wrong_argument_is_one_line_that_names_the_help(medsam2: Command, arguments: str, said: str, helper: str) -> None:

@@ -18,7 +18,11 @@ def test_every_model_is_listed_with_its_licence_and_place(medsam2: Command, argu
     for model in MODELS.values():
         assert f"\n{model.id} " in f"\n{ended.out}"
         assert model.licence in ended.out
-    assert "not on this machine; get MedSAM2_latest.pt from huggingface.co/wanglab/MedSAM2" in ended.out
+        assert model.purpose in ended.out
+    assert (
+        "not on this machine (156 MB): medsam2 models download medsam2, "
+        "or get MedSAM2_latest.pt from huggingface.co/wanglab/MedSAM2" in ended.out
+    )
 
 
 def test_a_whole_file_is_verified(medsam2: Command, an_untrained_model: Path) -> None:

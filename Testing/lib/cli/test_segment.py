@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 from PIL import Image
 
 from MedSAM2Lib.volume_io.read import read_labels, read_volume
@@ -173,7 +174,14 @@ def test_the_preview_can_be_read(segment: Command, tmp_path: Path) -> None:
 
 def test_threads_are_set(segment: Command, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    assert segment("--box", BOX, "--threads", 1, "--report", report).status == 0
+    assert segment("--box", BOX, "--threads", 2, "--report", report).status == 0
+    assert json.loads(report.read_text())["device"]["threads"] == 2
+
+
+def test_a_small_network_gets_one_thread_where_nobody_asks_for_more(segment: Command, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    report = tmp_path / "report.json"
+    assert segment("--box", BOX, "--report", report).status == 0
     assert json.loads(report.read_text())["device"]["threads"] == 1
 
 
