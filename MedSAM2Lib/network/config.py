@@ -50,8 +50,9 @@ class NetworkConfig:
     neighbour_channels: bool = False
     # True: mask prompts (the rough and the followed ones too) also meet the finer features inside the mask decoder.
     fine_mask_prompt: bool = False
-    # True: three candidate masks for the first click only. SAM 2 also draws them for a click that corrects, while tracking, and
-    # where its single mask is unstable; a small network's expected IoU is a poor judge between them.
+    # True: three candidate masks only for clicks on a slice that has no mask or box yet. SAM 2 also draws them for a click that
+    # corrects, while tracking, and where its single mask is unstable; a small network's expected IoU is a poor judge between
+    # them.
     single_mask: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +105,9 @@ NETWORKS: dict[str, NetworkConfig] = {
         max_object_pointers=8,  # as far as the clips it was trained on reach
         box_as_mask=True,
         follow_mask=True,
+        neighbour_channels=True,
+        fine_mask_prompt=True,
+        single_mask=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
     **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},

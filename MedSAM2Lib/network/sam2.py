@@ -125,7 +125,7 @@ class SAM2(nn.Module):
         # One point is ambiguous, and for SAM 2 so is none: three candidates, of which the best is kept. A box (two
         # corners) is not.
         if self.config.single_mask:
-            multimask = points is not None and points.labels.shape[1] <= 1 and mask is None
+            multimask = points is not None and mask is None and PointLabel.BOX_TOP_LEFT not in points.labels
         else:
             multimask = points is None or points.labels.shape[1] <= 1
         return self._predict(conditioned, features, points, mask, multimask, doubt)
