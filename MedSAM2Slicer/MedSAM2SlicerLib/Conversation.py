@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from MedSAM2Lib.errors import EngineError, StateError, UsageError
 from MedSAM2Lib.prompts import Box3D, MaskPrompt, Points, Prompt
@@ -156,7 +157,8 @@ class Conversation:
         home = series.index
         yield from self.propagating(list(prompted), "both", None, None)
         known, boxes = dict(self.session.objects), {one: self.session.boxes(one) for one in prompted}
-        series.begin()
+        with self._paging():  # Slicer shows the time point anew when sequences come and go
+            series.begin()
         series.keep()
         try:
             for way in (range(home + 1, series.count), range(home - 1, -1, -1)):
@@ -175,7 +177,8 @@ class Conversation:
                     guides = {one: self.session.boxes(one) or guides[one] for one in prompted}
         finally:
             if not self.session.scene.IsClosing():
-                series.end()
+                with self._paging():
+                    series.end()
                 self._page(series, home)
                 self.session.forgetSteps(known)
                 self.session.store()
@@ -183,12 +186,18 @@ class Conversation:
 
     def _page(self, series: TimeSequence, index: int) -> None:
         """Shows another time point, in whose voxels the work goes on."""
+        with self._paging():
+            series.select(index)
+        self.session.renewVolume()
+
+    @contextmanager
+    def _paging(self) -> Iterator[None]:
+        """The volume changes because we turn to a time point, not because somebody replaced it."""
         self.session.isPaging = True
         try:
-            series.select(index)
+            yield
         finally:
             self.session.isPaging = False
-        self.session.renewVolume()
 
     def locking(self, segmentId: str, entry: StackEntry, indices: list[int], method: str) -> Command:
         """`method` is "lock" or "unlock"."""

@@ -57,4 +57,6 @@ class Progress:
     done: int  # slices
     total: int  # slices planned; fewer may be needed
     slicesPerSecond: float  # 0 until known
-    secondsLeft: float | None  # None until known
+    secondsLeft: float | None  # of this time point; None until known
+    timePoint: int = 0  # of the volume, from 0
+    timePoints: int = 1  # more than one for a volume that pages through a sequence

@@ -74,8 +74,8 @@ class SceneSessions:
             except MedSAM2Error as error:
                 self._user.tell(Message("error", str(error)))
 
-    def useSegmentation(self, segmentationNode: Any) -> None:
-        """Puts the objects of the current session into another segmentation.
+    def useSegmentation(self, segmentationNode: Any | None) -> None:
+        """Puts the objects of the current session into another segmentation, a new one for None.
 
         Raises OptionError when it is on another grid than the volume, UsageError when there are objects already.
         """
@@ -94,7 +94,8 @@ class SceneSessions:
         self._drop(session)
         self._keep(replaced)
         self.current = replaced
-        if former is not segmentationNode and former.GetSegmentation().GetNumberOfSegments() == 0:
+        needed = any(one.bridge.node is former for one in self)
+        if session.bridge.isOurs and not needed and former.GetSegmentation().GetNumberOfSegments() == 0:
             self._scene.RemoveNode(former)
         self._user.changed()
 

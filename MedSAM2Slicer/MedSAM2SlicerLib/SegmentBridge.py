@@ -22,13 +22,21 @@ from MedSAM2Lib.masks import VoxelBox, bounding_box, intersection
 from MedSAM2Lib.slice_stack import Region
 from MedSAM2SlicerLib.Patch import Patch
 
-__all__ = ["SegmentBridge"]
+__all__ = ["OVERWRITING", "SegmentBridge"]
 
 _Mask = npt.NDArray[np.bool_]
 
 _LABELMAP = "Binary labelmap"
 _SURFACE = "Closed surface"
 _OURS = "MedSAM2.created"  # node attribute
+_AS_EDITOR = "MedSAM2.asSegmentEditor"  # attribute of our editor node: it takes its rules from Segment Editor's
+_OVERWRITE_MODES = {
+    "none": slicer.vtkMRMLSegmentEditorNode.OverwriteNone,
+    "visible": slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments,
+    "all": slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments,
+}
+OVERWRITING = (*_OVERWRITE_MODES, "editor")  # other segments that give way to a mask; "editor": as in Segment Editor
+_SEGMENT_EDITOR = "SegmentEditor"  # tag of that module's node (Slicer: Modules/Scripted/SegmentEditor/SegmentEditor.py)
 _SAME_PLACE = 1e-3  # voxels that two grids may lie apart; files round
 _MERGE_MASK = slicer.vtkSlicerSegmentationsModuleLogic.MODE_MERGE_MASK
 _MERGE_MIN = slicer.vtkSlicerSegmentationsModuleLogic.MODE_MERGE_MIN
@@ -74,6 +82,44 @@ class SegmentBridge:
         node.SetOverwriteMode(node.OverwriteNone)
         return node
 
+    @property
+    def isOurs(self) -> bool:
+        """Whether the segmentation was made here, not by the user or another module."""
+        return bool(self.node.GetAttribute(_OURS))
+
+    @property
+    def overwriting(self) -> str:
+        """One of OVERWRITING, as the editor node says."""
+        if self.editorNode.GetAttribute(_AS_EDITOR):
+            return "editor"
+        return next(which for which, mode in _OVERWRITE_MODES.items() if mode == self.editorNode.GetOverwriteMode())
+
+    def setOverwriting(self, which: str) -> None:
+        """Raises OptionError for what is not of OVERWRITING."""
+        if which not in OVERWRITING:
+            raise OptionError(f"Segments that give way are one of {', '.join(OVERWRITING)}, but {which!r} came.")
+        self.editorNode.SetAttribute(_AS_EDITOR, "1" if which == "editor" else None)
+        self._setRules(_OVERWRITE_MODES.get(which, self.editorNode.OverwriteNone))
+
+    def _setRules(self, overwrite: int) -> None:
+        """Edits are allowed everywhere."""
+        self.editorNode.SetOverwriteMode(overwrite)
+        self.editorNode.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
+        self.editorNode.SourceVolumeIntensityMaskOff()
+
+    def _followSegmentEditor(self) -> None:
+        """Takes over what Segment Editor is set to now; its masks only as far as they are about our nodes."""
+        theirs = self.node.GetScene().GetSingletonNode(_SEGMENT_EDITOR, "vtkMRMLSegmentEditorNode")
+        if theirs is None:  # it was never opened
+            return
+        self._setRules(theirs.GetOverwriteMode())
+        if theirs.GetSegmentationNode() is self.node:
+            self.editorNode.SetMaskMode(theirs.GetMaskMode())
+            self.editorNode.SetMaskSegmentID(theirs.GetMaskSegmentID())
+        if theirs.GetSourceVolumeNode() is self.volumeNode:
+            self.editorNode.SetSourceVolumeIntensityMask(theirs.GetSourceVolumeIntensityMask())
+            self.editorNode.SetSourceVolumeIntensityMaskRange(*theirs.GetSourceVolumeIntensityMaskRange())
+
     def followVolume(self) -> None:
         """A segmentation of our own moves with its volume; another one must be where the volume is.
 
@@ -82,7 +128,7 @@ class SegmentBridge:
         ours, theirs = self.node.GetTransformNodeID(), self.volumeNode.GetTransformNodeID()
         if ours == theirs:
             return
-        if not self.node.GetAttribute(_OURS):
+        if not self.isOurs:
             raise OptionError(
                 f"The segmentation {self.node.GetName()} must be under the same transform as {self.volumeNode.GetName()}; "
                 "move it there (Transforms module), or begin a new segmentation."
@@ -204,6 +250,8 @@ class SegmentBridge:
         """Makes a segment what a region says, as far as the editor node's rules allow; None when nothing changed."""
         self.segment(segmentId)
         self.followVolume()
+        if self.overwriting == "editor":
+            self._followSegmentEditor()
         before = self.maskIn(segmentId, region.box)
         added, removed = region.mask & ~before, before & region.governed & ~region.mask
         inner = bounding_box(added | removed)

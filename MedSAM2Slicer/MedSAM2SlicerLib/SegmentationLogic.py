@@ -34,6 +34,7 @@ from MedSAM2SlicerLib.Export import Export
 from MedSAM2SlicerLib.PromptBridge import PromptBridge
 from MedSAM2SlicerLib.Records import Message, ObjectRecord, Progress, PromptRecord, SliceMark
 from MedSAM2SlicerLib.SceneSessions import SceneSessions
+from MedSAM2SlicerLib.SegmentBridge import OVERWRITING
 from MedSAM2SlicerLib.Signal import Signal
 from MedSAM2SlicerLib.TimeSequence import TimeSequence
 from MedSAM2SlicerLib.TrackedObject import GivenPrompt
@@ -98,11 +99,6 @@ class SegmentationLogic:
         """The vtkMRMLSegmentationNode of the current volume's objects; None until there is a volume."""
         return None if self._current is None else self._current.bridge.node
 
-    @property
-    def editorNode(self) -> Any | None:
-        """The vtkMRMLSegmentEditorNode whose masking and overwrite rules our masks obey; ours alone, free to be changed."""
-        return None if self._current is None else self._current.bridge.editorNode
-
     def setVolume(self, volumeNode: Any | None) -> None:
         """Makes a volume current; a session that the scene holds for it (also one loaded from a file) is taken up.
 
@@ -110,13 +106,29 @@ class SegmentationLogic:
         """
         self._sessions.choose(volumeNode)
 
-    def setSegmentation(self, segmentationNode: Any) -> None:
-        """Puts the current volume's objects into a segmentation that is there already; its segments stay as they are.
+    def setSegmentation(self, segmentationNode: Any | None) -> None:
+        """Puts the current volume's objects into a segmentation that is there already, or into a new one (None).
 
-        Raises OptionError when it is on another grid than the volume, UsageError when there are objects already.
+        Segments that are in it stay as they are. Raises OptionError when it is on another grid than the volume, UsageError
+        when there are objects already.
         """
         self._session()
         self._sessions.useSegmentation(segmentationNode)
+
+    @property
+    def overwriting(self) -> str:
+        """Which other segments give way to the masks: 'none' (segments may overlap), 'visible', 'all', or 'editor'.
+
+        The last: as Segment Editor is set at the time, whose masking (editable area and intensities) holds too.
+        """
+        return OVERWRITING[0] if self._current is None else self._current.bridge.overwriting
+
+    def setOverwriting(self, which: str) -> None:
+        """For masks from now on; kept with the scene. Undo gives back what was overwritten. Raises OptionError."""
+        session = self._session()
+        self._checkNotPropagating()
+        session.bridge.setOverwriting(which)
+        self.onChange.emit()
 
     @property
     def window(self) -> str:
@@ -220,12 +232,6 @@ class SegmentationLogic:
         session.bridge.setVisible(session.idOf(name), visible)
         self.onChange.emit()
 
-    def setObjectTerminology(self, name: str, terminology: str) -> None:
-        """`terminology` is Slicer's serialised entry, as qSlicerTerminologySelectorDialog gives it."""
-        session = self._session()
-        session.bridge.segment(session.idOf(name)).SetTerminology(terminology)
-        self.onChange.emit()
-
     # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def addPrompt(self, name: str, markupsNode: Any, sliceNode: Any, positive: bool = True) -> None:
@@ -319,9 +325,11 @@ class SegmentationLogic:
     @property
     def timePoints(self) -> int:
         """How many images the current volume node pages through; 1 for one that is not part of a sequence."""
-        session = self._current
-        series = None if session is None else TimeSequence.of(self._scene, session.volumeNode, session.bridge.node)
+        series = None if self._current is None else self._series(self._current)
         return 1 if series is None else series.count
+
+    def _series(self, session: VolumeSession) -> TimeSequence | None:
+        return TimeSequence.of(self._scene, session.volumeNode, session.bridge.node)
 
     def propagateInTime(self, names: Sequence[str] | None = None) -> None:
         """Follows objects through the slices of the time point that is shown, and then of all others, outward from it.
@@ -333,7 +341,7 @@ class SegmentationLogic:
         session = self._session()
         self._checkEngine()
         self._checkNotPropagating()
-        series = TimeSequence.of(self._scene, session.volumeNode, session.bridge.node)
+        series = self._series(session)
         if series is None:
             raise UsageError(f"{session.volume.name} is a single image; load a sequence to follow objects through time.")
         chosen = list(session.objects) if names is None else [session.idOf(name) for name in names]
@@ -381,12 +389,6 @@ class SegmentationLogic:
             )
             for index in range(entry.stack.slice_count)
         ]
-
-    def worstSlice(self, name: str) -> int | None:
-        """The segmented slice, neither prompted nor locked, of which the engine is least sure; None if there is none."""
-        marks = [mark for mark in self.timeline(name) if mark.present and not (mark.prompted or mark.locked)]
-        known = [(mark.confidence, mark.index) for mark in marks if mark.confidence is not None]
-        return min(known)[1] if known else None
 
     def jumpTo(self, name: str, index: int, sliceNode: Any) -> None:
         """Moves a slice view to a slice of the object's axis (vtkMRMLSliceNode.JumpSliceByCentering at the mask's middle)."""
@@ -573,7 +575,9 @@ class SegmentationLogic:
             self._progressTold = now
             rate = max(progress.done - 1, 0) / max(now - self._propagationBegan, 1e-3)
             left = (progress.total - progress.done) / rate if rate else None
-            self.onProgress.emit(Progress(progress.done, progress.total, rate, left))
+            series = None if self._talking is None else self._series(self._talking.session)
+            timePoint, timePoints = (0, 1) if series is None else (series.index, series.count)
+            self.onProgress.emit(Progress(progress.done, progress.total, rate, left, timePoint, timePoints))
 
     def _withNames(self, text: str) -> str:
         """The engine knows objects by their segments' IDs; people know them by name."""

@@ -214,7 +214,7 @@ class Widget:
             return
         self.placement.cancel()
         self._worst = -1
-        self.attempt(lambda: self.logic.propagate(**self.propagate.options()))
+        self.attempt(self.propagate.start)
 
     def undo(self) -> None:
         if self.logic.canUndo and not self.logic.isPropagating:

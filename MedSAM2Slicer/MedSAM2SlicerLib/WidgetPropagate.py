@@ -36,7 +36,6 @@ class WidgetPropagate(Section):
             ("down", _("Down: lower slice numbers")),
         ):
             self.direction.addItem(text, key)
-        self.direction.toolTip = _("From the prompts, in which direction the object is followed.")
         self.scope = qt.QComboBox()
         self.scope.addItem(_("all objects"), "all")
         self.scope.addItem(_("selected object"), "current")
@@ -44,17 +43,32 @@ class WidgetPropagate(Section):
         form.addRow(_("Follow:"), row(self.scope, self.direction))
 
         self.limited = qt.QCheckBox(_("only slices"))
-        self.limited.toolTip = _("Stays within these slices of the object's axis.")
         self.limited.connect("toggled(bool)", lambda _checked: self._refreshRange())
         self.first, self.last = qt.QSpinBox(), qt.QSpinBox()
         self.hereButton = button(_("From here"), self._onHere, "MedSAM2FromHere")
         form.addRow(self.limited, row(self.first, qt.QLabel("–"), self.last, self.hereButton))
 
-    def options(self) -> dict[str, Any]:
-        """What `SegmentationLogic.propagate` takes."""
+        self.allTimes = qt.QCheckBox()
+        self.allTimes.objectName = "MedSAM2AllTimes"
+        self.allTimes.connect("toggled(bool)", lambda _checked: self.refresh())
+        form.addRow(self.allTimes)
+
+    def start(self) -> None:
+        """Propagates as the controls say."""
+        logic = self._panel.logic
+        names = [logic.currentObject] if self.scope.currentData == "current" else None
+        if self._isInTime():
+            logic.propagateInTime(names)
+        else:
+            logic.propagate(names, **self._limits())
+
+    def _isInTime(self) -> bool:
+        return bool(self.allTimes.checked and self._panel.logic.timePoints > 1)
+
+    def _limits(self) -> dict[str, Any]:
+        """Direction and range, as `SegmentationLogic.propagate` takes them."""
         limited = self.limited.checked
         return {
-            "names": [self._panel.logic.currentObject] if self.scope.currentData == "current" else None,
             "direction": self.direction.currentData,
             "first": self.first.value if limited else None,
             "last": self.last.value if limited else None,
@@ -74,7 +88,10 @@ class WidgetPropagate(Section):
     def showProgress(self, progress: Any) -> None:
         self.progress.maximum = max(progress.total, 1)
         self.progress.value = progress.done
-        parts = [_("{done} of {total} slices").format(done=progress.done, total=progress.total)]
+        parts = []
+        if progress.timePoints > 1:
+            parts.append(_("time point {shown} of {count}").format(shown=progress.timePoint + 1, count=progress.timePoints))
+        parts.append(_("{done} of {total} slices").format(done=progress.done, total=progress.total))
         if progress.slicesPerSecond > 0:
             parts.append(_("{rate:.1f} slices/s").format(rate=progress.slicesPerSecond))
         if progress.secondsLeft is not None and progress.done < progress.total:
@@ -92,7 +109,25 @@ class WidgetPropagate(Section):
             if self.progress.value < self.progress.maximum:
                 self.progress.value = 0
                 self.progress.format = ""
+        self._refreshTime()
         self._refreshRange()
+
+    def _refreshTime(self) -> None:
+        logic = self._panel.logic
+        count = logic.timePoints
+        self.allTimes.visible = count > 1
+        self.allTimes.text = _("all {count} time points").format(count=count)
+        explain(
+            self.allTimes,
+            _("Goes on from the time point that is shown to all others; afterwards the masks page with the volume. No undo."),
+            _("Cancel the propagation first.") if logic.isPropagating else None,
+        )
+        inTime = self._whyNoLimits()
+        explain(self.direction, _("From the prompts, in which direction the object is followed."), inTime)
+        explain(self.limited, _("Stays within these slices of the object's axis."), inTime)
+
+    def _whyNoLimits(self) -> str | None:
+        return _("All time points are followed both ways, through all slices.") if self._isInTime() else None
 
     def _refreshRange(self) -> None:
         marks = self._panel.timelineOfCurrent()
@@ -102,6 +137,6 @@ class WidgetPropagate(Section):
             box.maximum = highest
             if wasFull:
                 box.value = highest
-            box.enabled = self.limited.checked
+            box.enabled = self.limited.checked and not self._isInTime()
         noAxis = None if marks else _("The object needs a prompt first: it decides the axis along which slices are counted.")
-        explain(self.hereButton, _("Begins at the slice that the active view shows."), noAxis)
+        explain(self.hereButton, _("Begins at the slice that the active view shows."), noAxis or self._whyNoLimits())

@@ -1,4 +1,4 @@
-"""Volume: which image is segmented, and through which window the network sees it."""
+"""Volume: which image is segmented, through which window the network sees it, and where the masks go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedSAM2Lib.intensity import PRESETS
-from MedSAM2SlicerLib.WidgetKit import Section, aside, formLayout
+from MedSAM2SlicerLib.WidgetKit import Section, aside, explain, formLayout
 
 __all__ = ["WidgetVolume"]
 
@@ -20,15 +20,7 @@ class WidgetVolume(Section):
         self._panel = panel
         form = formLayout(self.frame)
 
-        self.selector = slicer.qMRMLNodeComboBox()
-        self.selector.objectName = "MedSAM2VolumeSelector"
-        self.selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self.selector.showChildNodeTypes = False
-        self.selector.noneEnabled = True
-        self.selector.addEnabled = False
-        self.selector.removeEnabled = False
-        self.selector.renameEnabled = False
-        self.selector.setMRMLScene(slicer.mrmlScene)
+        self.selector = self._selector("vtkMRMLScalarVolumeNode", "MedSAM2VolumeSelector")
         self.selector.toolTip = _("The CT or MR image to segment. Its voxels are never changed.")
         self.selector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolume)
         form.addRow(_("Volume:"), self.selector)
@@ -40,8 +32,40 @@ class WidgetVolume(Section):
         self.window.connect("currentIndexChanged(int)", self._onWindow)
         form.addRow(_("Window:"), self.window)
 
+        self.segmentation = self._selector("vtkMRMLSegmentationNode", "MedSAM2SegmentationSelector")
+        self.segmentation.noneDisplay = _("New segmentation")
+        # Not currentNodeChanged: that comes as well when nodes of the scene come and go.
+        self.segmentation.connect("nodeActivated(vtkMRMLNode*)", self._onSegmentation)
+        form.addRow(_("Segmentation:"), self.segmentation)
+
+        self.overwriting = qt.QComboBox()
+        self.overwriting.objectName = "MedSAM2Overwriting"
+        for key, text in (
+            ("none", _("Keep: segments may overlap")),
+            ("visible", _("Overwrite visible segments")),
+            ("all", _("Overwrite all segments")),
+            ("editor", _("As set in Segment Editor, masking too")),
+        ):
+            self.overwriting.addItem(text, key)
+        self.overwriting.connect("currentIndexChanged(int)", self._onOverwriting)
+        form.addRow(_("Other segments:"), self.overwriting)
+
         self.info = aside()
         form.addRow("", self.info)
+
+    @staticmethod
+    def _selector(nodeType: str, name: str) -> Any:
+        """Chooses a node of the scene, or none."""
+        selector = slicer.qMRMLNodeComboBox()
+        selector.objectName = name
+        selector.nodeTypes = [nodeType]
+        selector.showChildNodeTypes = False
+        selector.noneEnabled = True
+        selector.addEnabled = False
+        selector.removeEnabled = False
+        selector.renameEnabled = False
+        selector.setMRMLScene(slicer.mrmlScene)
+        return selector
 
     @staticmethod
     def _windows() -> list[tuple[str, str]]:
@@ -60,6 +84,14 @@ class WidgetVolume(Section):
         if not self._panel.refreshing:
             self._panel.attempt(lambda: self._panel.logic.setWindow(self.window.currentData))
 
+    def _onSegmentation(self, node: Any) -> None:
+        if node is not self._panel.logic.segmentationNode:
+            self._panel.attempt(lambda: self._panel.logic.setSegmentation(node))
+
+    def _onOverwriting(self, _index: int) -> None:
+        if not self._panel.refreshing:
+            self._panel.attempt(lambda: self._panel.logic.setOverwriting(self.overwriting.currentData))
+
     def refresh(self) -> None:
         logic = self._panel.logic
         if self.selector.currentNode() is not logic.volumeNode:
@@ -75,4 +107,22 @@ class WidgetVolume(Section):
             self.window.addItem(logic.window, logic.window)
             index = self.window.findData(logic.window)
         self.window.currentIndex = index
+        self._refreshSegmentation()
         self.info.text = logic.geometryOfEngine if logic.volumeNode is not None else ""
+
+    def _refreshSegmentation(self) -> None:
+        logic = self._panel.logic
+        if self.segmentation.currentNode() is not logic.segmentationNode:
+            self.segmentation.setCurrentNode(logic.segmentationNode)
+        self.overwriting.currentIndex = self.overwriting.findData(logic.overwriting)
+        noVolume = _("Choose a volume first.") if logic.volumeNode is None else None
+        explain(
+            self.segmentation,
+            _("Where objects are added: a new segmentation, or one of the scene, whose segments stay as they are."),
+            noVolume or (_("The objects are in this one; remove them first.") if logic.objects() else None),
+        )
+        explain(
+            self.overwriting,
+            _("Whether masks take voxels away from other segments of the segmentation. Undo gives them back."),
+            noVolume or (_("Cancel the propagation first.") if logic.isPropagating else None),
+        )

@@ -243,7 +243,8 @@ def test_the_scene_may_be_closed(scene: Any, half_way: Any) -> None:
 
 @pytest.mark.parametrize("role", ["volume", "segmentation", "editor"])
 def test_a_node_may_be_deleted(scene: Any, half_way: Any, role: str) -> None:
-    node = {"volume": half_way.volumeNode, "segmentation": half_way.segmentationNode, "editor": half_way.editorNode}[role]
+    bridge = half_way._current.bridge
+    node = {"volume": half_way.volumeNode, "segmentation": bridge.node, "editor": bridge.editorNode}[role]
     volume = half_way.volumeNode
     scene.RemoveNode(node)
     half_way.poll()
@@ -368,6 +369,23 @@ def test_a_segmentation_on_another_grid_is_refused(scene: Any, a_logic: Any, a_v
     a_logic.setSegmentation(fitting)
     assert a_logic.segmentationNode is fitting
     assert own not in nodes(scene, "vtkMRMLSegmentationNode")
+    a_logic.setSegmentation(None)
+    assert a_logic.segmentationNode not in (own, fitting, theirs)
     a_logic.addObject("kidney")
     with pytest.raises(MedSAM2Error, match="already"):
         a_logic.setSegmentation(theirs)
+
+
+def test_an_empty_segmentation_of_somebody_else_stays_when_another_is_chosen(scene: Any, a_logic: Any) -> None:
+    theirs = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "theirs")
+    a_logic.setSegmentation(theirs)
+    assert a_logic.segmentationNode is theirs
+    a_logic.setSegmentation(None)
+    assert scene.IsNodePresent(theirs)
+
+
+def test_an_unknown_word_for_what_is_overwritten_is_refused(a_logic: Any) -> None:
+    a_logic.setOverwriting("all")
+    with pytest.raises(OptionError, match="one of none, visible, all, editor"):
+        a_logic.setOverwriting("some")
+    assert a_logic.overwriting == "all"

@@ -63,10 +63,10 @@ def test_only_what_is_governed_changes(a_bridge: SegmentBridge) -> None:
     np.testing.assert_array_equal(a_bridge.mask(ours), np.where(slice_4, LEFT, RIGHT))
 
 
-@pytest.mark.parametrize("mode", ["OverwriteAllSegments", "OverwriteVisibleSegments"])
+@pytest.mark.parametrize("mode", ["all", "visible"])
 def test_where_segments_may_be_overwritten_undo_gives_them_back(a_bridge: SegmentBridge, mode: str) -> None:
     theirs, ours = two(a_bridge)
-    a_bridge.editorNode.SetOverwriteMode(getattr(a_bridge.editorNode, mode))
+    a_bridge.setOverwriting(mode)
     patch = a_bridge.write(ours, region(RIGHT))
     assert patch is not None
     np.testing.assert_array_equal(a_bridge.mask(theirs), LEFT & ~RIGHT)
@@ -81,27 +81,60 @@ def test_where_segments_may_be_overwritten_undo_gives_them_back(a_bridge: Segmen
 def test_a_hidden_segment_is_not_overwritten_where_only_visible_ones_may_be(a_bridge: SegmentBridge) -> None:
     theirs, ours = two(a_bridge)
     a_bridge.setVisible(theirs, False)
-    a_bridge.editorNode.SetOverwriteMode(a_bridge.editorNode.OverwriteVisibleSegments)
+    a_bridge.setOverwriting("visible")
     a_bridge.write(ours, region(RIGHT))
     np.testing.assert_array_equal(a_bridge.mask(theirs), LEFT)
 
 
-def test_masks_stay_within_the_editable_area(a_bridge: SegmentBridge) -> None:
+@pytest.fixture
+def segment_editor(scene: Any, a_bridge: SegmentBridge) -> Any:
+    """The node that holds what a user sets in the Segment Editor module."""
+    node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+    node.UnRegister(None)
+    node.SetSingletonTag("SegmentEditor")
+    node = scene.AddNode(node)
+    node.SetAndObserveSegmentationNode(a_bridge.node)
+    node.SetAndObserveSourceVolumeNode(a_bridge.volumeNode)
+    node.SetOverwriteMode(node.OverwriteNone)
+    a_bridge.setOverwriting("editor")
+    return node
+
+
+def test_masks_stay_within_the_area_that_segment_editor_allows(a_bridge: SegmentBridge, segment_editor: Any) -> None:
     theirs, ours = two(a_bridge)
-    a_bridge.editorNode.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    segment_editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
     a_bridge.write(ours, region(RIGHT))
     np.testing.assert_array_equal(a_bridge.mask(ours), RIGHT & ~LEFT)
-    a_bridge.editorNode.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
-    a_bridge.editorNode.SetMaskSegmentID(theirs)
+    segment_editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
+    segment_editor.SetMaskSegmentID(theirs)
     a_bridge.write(ours, region(RIGHT))
     np.testing.assert_array_equal(a_bridge.mask(ours), RIGHT)
     np.testing.assert_array_equal(a_bridge.mask(theirs), LEFT)
 
 
-def test_masks_stay_within_the_editable_intensities(a_bridge: SegmentBridge) -> None:
+def test_segments_give_way_as_segment_editor_says(a_bridge: SegmentBridge, segment_editor: Any) -> None:
+    theirs, ours = two(a_bridge)
+    segment_editor.SetOverwriteMode(segment_editor.OverwriteAllSegments)
+    a_bridge.write(ours, region(RIGHT))
+    np.testing.assert_array_equal(a_bridge.mask(theirs), LEFT & ~RIGHT)
+
+
+def test_the_masking_of_another_segmentation_does_not_hold(
+    scene: Any, a_bridge: SegmentBridge, segment_editor: Any
+) -> None:
     _, ours = two(a_bridge)
-    a_bridge.editorNode.SourceVolumeIntensityMaskOn()
-    a_bridge.editorNode.SetSourceVolumeIntensityMaskRange(0, 500)
+    segment_editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    segment_editor.SetAndObserveSegmentationNode(scene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
+    a_bridge.write(ours, region(RIGHT))
+    np.testing.assert_array_equal(a_bridge.mask(ours), RIGHT)
+
+
+def test_masks_stay_within_the_intensities_that_segment_editor_allows(
+    a_bridge: SegmentBridge, segment_editor: Any
+) -> None:
+    _, ours = two(a_bridge)
+    segment_editor.SourceVolumeIntensityMaskOn()
+    segment_editor.SetSourceVolumeIntensityMaskRange(0, 500)
     patch = a_bridge.write(ours, region(RIGHT))
     allowed = np.arange(np.prod(SHAPE)).reshape(SHAPE) <= 500
     np.testing.assert_array_equal(a_bridge.mask(ours), RIGHT & allowed)
@@ -156,7 +189,7 @@ def test_undo_brings_back_what_a_propagation_overwrote(
     theirs = bridge.addSegment("theirs", (0, 1, 0))
     everything = np.ones(bridge.shape, dtype=bool)
     bridge.write(theirs, Region(tuple(slice(0, size) for size in bridge.shape), everything, everything))
-    a_logic.editorNode.SetOverwriteMode(a_logic.editorNode.OverwriteAllSegments)
+    a_logic.setOverwriting("all")
     a_logic.addObject("kidney")
     view(scene).SetSliceOffset(world_of(a_volume, [(0, 0, 8)])[0, 2])
     a_logic.addPrompt("kidney", box_around(scene, a_volume, the_kidney, 8), view(scene))

@@ -334,6 +334,19 @@ class Host:
         assert QtWidgets.QWidget.isEnabled(widget), QtWidgets.QWidget.toolTip(widget)
         self._mouse(widget, QtCore.QPointF(QtWidgets.QWidget.rect(widget).center()))
 
+    def choose(self, box: Any, text: str) -> None:
+        """Opens a box of choices, goes to one, and takes it with the Return key."""
+        self.settle(20)
+        assert QtWidgets.QWidget.isEnabled(box), QtWidgets.QWidget.toolTip(box)
+        row = QtWidgets.QComboBox.findText(box, text)
+        assert row >= 0, text
+        QtWidgets.QComboBox.showPopup(box)
+        choices = QtWidgets.QComboBox.view(box)
+        choices.setCurrentIndex(choices.model().index(row, 0))
+        QTest.keyClick(choices, QtCore.Qt.Key.Key_Return)
+        QtWidgets.QWidget.activateWindow(QtWidgets.QWidget.window(box))  # off screen, a popup keeps the keys when it is gone
+        self.settle(20)
+
     def click_at(self, widget: Any, x: float, y: float, button: Any = QtCore.Qt.MouseButton.LeftButton) -> None:
         """A click at a pixel of a widget."""
         self._mouse(widget, QtCore.QPointF(x, y), button)

@@ -22,17 +22,22 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
     """The nodes of some classes; follows the scene as nodes come, go and are renamed."""
 
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
+    nodeActivated = QtCore.Signal(object)  # noqa: N815  # only when a person chooses
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
         self._types: list[str] = []
-        self._none = False
+        self._none, self._none_display = False, "None"
         self._ids: list[str | None] = []
         self._told: Any = None
         self._flags: dict[str, bool] = {}
         signal = QtWidgets.QWidget.__getattribute__(self, "currentIndexChanged")
         signal.connect(lambda _index: self._tell())
+        activated = QtWidgets.QWidget.__getattribute__(self, "activated")
+        activated.connect(
+            lambda _index: QtWidgets.QWidget.__getattribute__(self, "nodeActivated").emit(self.currentNode())
+        )
 
     def setMRMLScene(self, scene: Any) -> None:  # noqa: N802
         self._scene = scene
@@ -62,7 +67,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
         QtWidgets.QComboBox.clear(self)
         self._ids = ([None] if self._none else []) + [node.GetID() for node in nodes]
         if self._none:
-            QtWidgets.QComboBox.addItem(self, "None")
+            QtWidgets.QComboBox.addItem(self, self._none_display)
         for node in nodes:
             QtWidgets.QComboBox.addItem(self, node.GetName())
         if current is not None and current.GetID() in self._ids:
@@ -88,10 +93,15 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
         if self._scene is not None:
             self._fill()
 
+    def _set_none_display(self, value: str) -> None:
+        self._none_display = value
+        if self._scene is not None:
+            self._fill()
+
     nodeTypes = QtCore.Property(list, lambda self: self._types, lambda self, value: setattr(self, "_types", list(value)))  # noqa: N815
     noneEnabled = QtCore.Property(bool, lambda self: self._none, _set_none)  # noqa: N815
     addEnabled, removeEnabled = _flag("add"), _flag("remove")  # noqa: N815
     renameEnabled, editEnabled = _flag("rename"), _flag("edit")  # noqa: N815
     selectNodeUponCreation = _flag("select")  # noqa: N815
     showHidden, showChildNodeTypes = _flag("hidden"), _flag("children")  # noqa: N815
-    noneDisplay = QtCore.Property(str, lambda self: "None", lambda self, value: None)  # noqa: N815
+    noneDisplay = QtCore.Property(str, lambda self: self._none_display, _set_none_display)  # noqa: N815
