@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.checkpoints.store import installed_path, remove
 from MedSAM2Lib.errors import MedSAM2Error
+from MedSAM2Lib.network.config import NETWORKS
 from MedSAM2SlicerLib.EngineModels import EngineModels
 from MedSAM2SlicerLib.InstallLogic import InstallLogic
 from MedSAM2SlicerLib.WidgetKit import Section, aside, button, explain, formLayout, row
@@ -33,7 +34,8 @@ class WidgetEngine(Section):
         self.model = qt.QComboBox()
         self.model.objectName = "MedSAM2Model"
         for model in MODELS.values():
-            self.model.addItem(model.id, model.id)
+            if model.network in NETWORKS:  # one that remembers no slice has nothing to propagate: for the terminal alone
+                self.model.addItem(model.id, model.id)
         self.model.connect("currentIndexChanged(int)", self._onModel)
         self.licence = aside()
         form.addRow(_("Model:"), self.model)

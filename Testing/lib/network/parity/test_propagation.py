@@ -129,7 +129,8 @@ def test_memories_rounded_to_bfloat16(reference: type[Driver], a_network: SAM2) 
 
 @references
 def test_the_network_that_ships_with_this_project(reference: type[Driver]) -> None:
-    nano = replace(network_config("nano"), box_as_mask=False)  # a box as a rough mask is an addition of ours
+    additions = dict.fromkeys(("box_as_mask", "neighbour_channels", "fine_mask_prompt", "single_mask"), False)  # of ours
+    nano = replace(network_config("nano"), **additions)
     # The references cannot pool under global attention. At 128 pixels a window of 8 is the whole grid: the same thing.
     windowed = random_network(replace(nano, trunk=replace(nano.trunk, global_attention_blocks=(5, 7))))
 
