@@ -77,6 +77,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/inference/options.py
   MedSAM2Lib/inference/order.py
   MedSAM2Lib/inference/orientations.py
+  MedSAM2Lib/inference/prompt_tensors.py
   MedSAM2Lib/inference/propagation.py
   MedSAM2Lib/inference/segmenter.py
   MedSAM2Lib/inference/session.py

@@ -107,7 +107,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int, name: str) -> None
     if packed:
         raise CheckpointError(
             f"{name} has compressed or encrypted records ({ascii(packed[0])[:80]}), which could grow beyond any memory; PyTorch "
-            "writes none. It was not opened; get the file again from its publisher."
+            "writes none, so it is damaged or foreign. It was not opened; get the file again from its publisher."
         )
     if sum(entry.file_size for entry in entries) > size:
         raise CheckpointError(f"{name} has records that together are larger than the file; it is damaged, get it again.")

@@ -28,13 +28,13 @@ from MedSAM2Lib.errors import OptionError, PromptError, UsageError, VolumeError
 from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
 from MedSAM2Lib.inference.door import Door, SlicePrompt
 from MedSAM2Lib.inference.embeddings import Embeddings
+from MedSAM2Lib.inference.prompt_tensors import point_tensors
 from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.memory.bank import MemoryBank
 from MedSAM2Lib.memory.entry import appearance
 from MedSAM2Lib.memory.opening import open_bank
 from MedSAM2Lib.memory.options import MEMORIES, NAMED_RULES, Memory, SelfSorting
-from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.postprocess import fill_holes, largest_component
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points, Prompt
@@ -197,18 +197,7 @@ class ImageSet:
         return Tracker(self._network, bank, len(self.images))
 
     def _point_tensors(self, target: _Object, index: int, view: View) -> PointTensors:
-        """The box and clicks of an image in pixels of the network's image; box corners come first."""
-        side = self._network.config.image_size
-        coordinates, labels = [], []
-        if box := target.boxes.get(index):
-            coordinates.append(view.box_to_frame((box.x0, box.y0, box.x1, box.y1), side))
-            labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
-        for points in target.clicks.get(index, ()):
-            coordinates.append(view.to_frame(points.xs, points.ys, side))
-            labels += [PointLabel.POSITIVE if positive else PointLabel.NEGATIVE for positive in points.labels]
-        device = self._network.device
-        placed = torch.from_numpy(np.concatenate(coordinates))[None].to(device)
-        return PointTensors(placed, torch.tensor([labels], dtype=torch.int32, device=device))
+        return point_tensors(self._network, view, target.boxes.get(index), target.clicks.get(index, ()))
 
     # ── all other images ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,10 +19,10 @@ from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.late_memory import LateMemory
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
+from MedSAM2Lib.inference.prompt_tensors import point_tensors
 from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker, absent
 from MedSAM2Lib.memory.entry import appearance
 from MedSAM2Lib.memory.opening import open_bank
-from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.packed_mask import PackedMask
 from MedSAM2Lib.postprocess import fill_holes, pieces_touching
@@ -342,18 +342,7 @@ class Segmenter:
         return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)
 
     def _point_tensors(self, target: SegmentedObject, index: int, view: View) -> PointTensors:
-        """The box and clicks of a slice in pixels of the network's image; box corners come first."""
-        side = self.network.config.image_size
-        coordinates, labels = [], []
-        if box := target.boxes.get(index):
-            coordinates.append(view.box_to_frame((box.x0, box.y0, box.x1, box.y1), side))
-            labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
-        for points in target.clicks.get(index, ()):
-            coordinates.append(view.to_frame(points.xs, points.ys, side))
-            labels += [PointLabel.POSITIVE if positive else PointLabel.NEGATIVE for positive in points.labels]
-        device = self.network.device
-        placed = torch.from_numpy(np.concatenate(coordinates))[None].to(device)
-        return PointTensors(placed, torch.tensor([labels], dtype=torch.int32, device=device))
+        return point_tensors(self.network, view, target.boxes.get(index), target.clicks.get(index, ()))
 
     def _pixel(self, x: float, y: float) -> tuple[int, int]:
         """Row and column of the pixel that a point lies on; points on the slice's outer edge count to the pixel inside."""

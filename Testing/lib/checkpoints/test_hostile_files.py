@@ -127,7 +127,7 @@ def test_a_whole_network_with_a_changed_number_is_refused(damage: Damage, an_unt
     whole, rng = an_untrained_model.read_bytes(), np.random.default_rng(3)
     for _ in range(5):
         (tmp_path / "weights.pt").write_bytes(damage(bytearray(whole), rng))
-        with pytest.raises(CheckpointError, match=r"damaged|not a whole checkpoint|was not opened") as refused:
+        with pytest.raises(CheckpointError, match=r"damaged|not a whole checkpoint") as refused:
             load_any_model(str(tmp_path / "weights.pt"), torch.device("cpu"))
         assert str(refused.value).isprintable()
 
