@@ -2,9 +2,19 @@
 set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/__init__.py
   MedSAM2Lib/__main__.py
+  MedSAM2Lib/agreement.py
   MedSAM2Lib/atomic.py
+  MedSAM2Lib/batch/__init__.py
+  MedSAM2Lib/batch/cluster.py
+  MedSAM2Lib/batch/fingerprint.py
+  MedSAM2Lib/batch/processes.py
+  MedSAM2Lib/batch/records.py
+  MedSAM2Lib/batch/shares.py
+  MedSAM2Lib/batch/summary.py
+  MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
   MedSAM2Lib/benchmark/compare.py
+  MedSAM2Lib/benchmark/corrections.py
   MedSAM2Lib/benchmark/memory.py
   MedSAM2Lib/benchmark/reference.py
   MedSAM2Lib/benchmark/report.py
@@ -13,7 +23,6 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/checkpoints/archive.py
   MedSAM2Lib/checkpoints/download.py
   MedSAM2Lib/checkpoints/loading.py
-  MedSAM2Lib/checkpoints/lock.py
   MedSAM2Lib/checkpoints/outline.py
   MedSAM2Lib/checkpoints/registry.py
   MedSAM2Lib/checkpoints/store.py
@@ -21,12 +30,16 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/__init__.py
   MedSAM2Lib/cli/ablation.py
   MedSAM2Lib/cli/ablation_run.py
+  MedSAM2Lib/cli/batch.py
+  MedSAM2Lib/cli/batch_case.py
+  MedSAM2Lib/cli/batch_run.py
   MedSAM2Lib/cli/benchmark.py
   MedSAM2Lib/cli/console.py
   MedSAM2Lib/cli/demo.py
   MedSAM2Lib/cli/engine.py
   MedSAM2Lib/cli/evaluate.py
   MedSAM2Lib/cli/evaluation.py
+  MedSAM2Lib/cli/failures.py
   MedSAM2Lib/cli/image_set.py
   MedSAM2Lib/cli/image_set_inputs.py
   MedSAM2Lib/cli/inputs.py
@@ -38,6 +51,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/segmentation.py
   MedSAM2Lib/cli/selftest.py
   MedSAM2Lib/cli/train.py
+  MedSAM2Lib/cli/training.py
   MedSAM2Lib/cli/worker.py
   MedSAM2Lib/depth_prior.py
   MedSAM2Lib/device.py
@@ -47,7 +61,9 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/evaluation/ablation.py
   MedSAM2Lib/evaluation/ablation_report.py
   MedSAM2Lib/evaluation/baselines.py
+  MedSAM2Lib/evaluation/before_after.py
   MedSAM2Lib/evaluation/bootstrap.py
+  MedSAM2Lib/evaluation/case_folder.py
   MedSAM2Lib/evaluation/cases.py
   MedSAM2Lib/evaluation/corrections.py
   MedSAM2Lib/evaluation/likeness.py
@@ -70,6 +86,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/inference/embeddings.py
   MedSAM2Lib/inference/history.py
   MedSAM2Lib/inference/image_set.py
+  MedSAM2Lib/inference/kept_logits.py
   MedSAM2Lib/inference/late_memory.py
   MedSAM2Lib/inference/ledger.py
   MedSAM2Lib/inference/objects.py
@@ -86,6 +103,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/inference/tracker.py
   MedSAM2Lib/intensity.py
   MedSAM2Lib/json_fields.py
+  MedSAM2Lib/lock.py
   MedSAM2Lib/masks.py
   MedSAM2Lib/memory/__init__.py
   MedSAM2Lib/memory/bank.py
@@ -123,6 +141,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/results.py
   MedSAM2Lib/session_steps.py
   MedSAM2Lib/simpleitk.py
+  MedSAM2Lib/slice_plane.py
   MedSAM2Lib/slice_stack.py
   MedSAM2Lib/step_json.py
   MedSAM2Lib/training/__init__.py
@@ -130,12 +149,18 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/training/clips.py
   MedSAM2Lib/training/curve.py
   MedSAM2Lib/training/fields.py
+  MedSAM2Lib/training/fine_tuning.py
   MedSAM2Lib/training/loop.py
   MedSAM2Lib/training/losses.py
   MedSAM2Lib/training/nano.py
+  MedSAM2Lib/training/own_cases.py
+  MedSAM2Lib/training/parts.py
+  MedSAM2Lib/training/processes.py
   MedSAM2Lib/training/prompting.py
   MedSAM2Lib/training/regions.py
   MedSAM2Lib/training/rendering.py
+  MedSAM2Lib/training/run_log.py
+  MedSAM2Lib/training/state.py
   MedSAM2Lib/training/steps.py
   MedSAM2Lib/training/synthetic.py
   MedSAM2Lib/training/validation.py
@@ -150,6 +175,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/volume_io/nifti.py
   MedSAM2Lib/volume_io/npz.py
   MedSAM2Lib/volume_io/read.py
+  MedSAM2Lib/volume_io/read_segments.py
   MedSAM2Lib/volume_io/seg_nrrd.py
   MedSAM2Lib/volume_io/segments.py
   MedSAM2Lib/volume_io/write.py
@@ -168,4 +194,5 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/worker/server.py
   MedSAM2Lib/worker/snapshot.py
   MedSAM2Lib/worker/values.py
+  MedSAM2Lib/world_prompts.py
   )

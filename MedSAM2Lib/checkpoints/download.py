@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from MedSAM2Lib.atomic import flush_to_disk, replace_durably
-from MedSAM2Lib.checkpoints.lock import held
 from MedSAM2Lib.checkpoints.registry import Model
 from MedSAM2Lib.checkpoints.store import (
     check_content,
@@ -30,6 +29,7 @@ from MedSAM2Lib.checkpoints.store import (
 )
 from MedSAM2Lib.checkpoints.transfer import AddressError, Connection, InterruptedTransferError, Part, Transfer, new_session
 from MedSAM2Lib.errors import CheckpointError, DownloadCancelledError, DownloadError, OptionError, OutputError
+from MedSAM2Lib.lock import held
 
 __all__ = ["Connection", "Progress", "download"]
 

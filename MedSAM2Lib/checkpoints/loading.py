@@ -22,6 +22,7 @@ from MedSAM2Lib.checkpoints.outline import read_outline
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.checkpoints.store import check_hash, sha256_of, weights_path
 from MedSAM2Lib.depth_prior import DepthPrior
+from MedSAM2Lib.device import is_out_of_memory
 from MedSAM2Lib.errors import CheckpointError, OptionError
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS, network_config
@@ -131,6 +132,8 @@ def _read(file: BinaryIO, path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about old pickles; whether they load is what counts
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes lead torch's reader into any of them: struct.error, AssertionError, KeyError ...
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path} is not a whole checkpoint ({_first_line(error)}); get the file again.") from error
     state: dict[str, Tensor] = content.get("model", content)
     return state

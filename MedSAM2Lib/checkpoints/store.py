@@ -17,10 +17,10 @@ from typing import BinaryIO
 
 from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.checkpoints.archive import check_size
-from MedSAM2Lib.checkpoints.lock import held
 from MedSAM2Lib.checkpoints.outline import read_outline
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.errors import CheckpointError, MedSAM2Error, OptionError, OutputError
+from MedSAM2Lib.lock import held
 from MedSAM2Lib.resources import resource_path
 
 __all__ = [

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TextIO
 
-__all__ = ["Progress", "duration", "tell", "warn"]
+__all__ = ["Progress", "duration", "millilitres", "silenced", "tell", "warn"]
 
 _BAR_INTERVAL = 0.1  # seconds between two drawings of the bar
 _LINES = 10  # plain lines for all of the work
 _LEAST_BAR, _MOST_BAR = 10, 40  # characters between the brackets
 
+# The warnings of `silenced`; None where what is said is shown.
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
 
 def tell(text: str) -> None:
     """A line about what is going on."""
-    print(text, file=sys.stderr, flush=True)
+    if _collected.get() is None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Something that a person should look at, though the command goes on."""
-    tell(f"medsam2: warning: {text}")
+    if (warnings := _collected.get()) is not None:
+        warnings.append(text)
+    else:
+        tell(f"medsam2: warning: {text}")
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[list[str]]:
+    """For the length of the block nothing is shown; yields a list that gets the warnings, the library's own as well."""
+    warnings: list[str] = []
+    logger, handler = logging.getLogger("MedSAM2Lib"), _Collecting(warnings)
+    token = _collected.set(warnings)
+    logger.addHandler(handler)
+    try:
+        yield warnings
+    finally:
+        logger.removeHandler(handler)
+        _collected.reset(token)
+
+
+class _Collecting(logging.Handler):
+    def __init__(self, warnings: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._warnings = warnings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warnings.append(record.getMessage())
 
 
 def duration(seconds: float) -> str:
@@ -32,6 +67,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def millilitres(volume: float) -> str:
+    """Three digits that mean something."""
+    return f"{volume:.0f}" if volume >= 100 else f"{volume:.3g}"
 
 
 class Progress:
@@ -47,7 +87,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str, stream: TextIO | None = None) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._stream = stream or sys.stderr
+        self._stream = stream or (sys.stderr if _collected.get() is None else io.StringIO())
         self._is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._started = time.monotonic()
         self._position = self._count = 0

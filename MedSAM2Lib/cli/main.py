@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -20,13 +19,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
+from MedSAM2Lib.cli.failures import message_of
 from MedSAM2Lib.errors import MedSAM2Error, OptionError
 from MedSAM2Lib.version import __version__
 
 __all__ = ["COMMANDS", "Command", "main"]
 
 # Modules of MedSAM2Lib.cli, in the order in which --help lists them.
-COMMANDS = ("segment", "demo", "models", "evaluate", "ablation", "train", "benchmark", "selftest", "worker")
+COMMANDS = ("segment", "batch", "demo", "models", "evaluate", "ablation", "train", "benchmark", "selftest", "worker")
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _NOBODY_READS = 141  # 128 + SIGPIPE
@@ -134,23 +134,7 @@ def _report_failure(error: BaseException) -> int:
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; no file was left half-written.", _INTERRUPTED
-    if isinstance(error, MedSAM2Error):
-        return f"error: {error}", error.exit_status
-    if _is_out_of_memory(error):
-        return (
-            "error: not enough memory for this volume and model; close other programs, use a smaller --model, or a crop "
-            "of the image (on a GPU, --device cpu).",
-            1,
-        )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"error: the disk is full{f' ({error.filename})' if error.filename else ''}; free some space and try again.", 1
-    told = " ".join(str(error).split())
-    return f"error: unexpected {type(error).__name__}: {told or 'no message'} (--debug shows where; please report it).", 1
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's own errors are told by name and text: this module does not import torch."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return f"error: {message_of(error)}", error.exit_status if isinstance(error, MedSAM2Error) else 1
 
 
 # ── streams ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
 from MedSAM2Lib.cli.console import Progress, duration, tell, warn
-from MedSAM2Lib.cli.engine import load_any_engine, session_options
+from MedSAM2Lib.cli.engine import Engine, load_any_engine, session_options
 from MedSAM2Lib.cli.inputs import Inputs, Request
 from MedSAM2Lib.cli.orientation import check_orientations, oriented_masks, told_in_report, write_uncertainty
 from MedSAM2Lib.errors import OptionError, PromptError, UsageError
@@ -37,22 +37,31 @@ class Outcome:
     written: list[tuple[Path, str]]
 
 
-def segment(request: Request, inputs: Inputs, timings: dict[str, float], started: float) -> Outcome:
+def segment(
+    request: Request,
+    inputs: Inputs,
+    timings: dict[str, float],
+    started: float,
+    load: Callable[[Engine], LoadedModel | LoadedSAM] = load_any_engine,
+) -> Outcome:
     """Segments and writes the results, each file whole or not at all.
 
     timings  seconds by step so far; the steps from here on are added
     started  when the command began, time.perf_counter()
+    load     gives the model; who segments several images keeps it from one to the next
     """
     axis = _ARRAY_AXES[inputs.array_axis]
     # 1. The model
     with timed(timings, "load_model"):
-        model = load_any_engine(request.engine)
+        model = load(request.engine)
     window = inputs.window
-    tell(f"model: {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, slices along {axis}")
+    slices = "oblique slices" if inputs.stack.is_oblique else f"slices along {axis}"
+    tell(f"model: {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, {slices}")
     # 2. The prompted slices, then the others; or what a file says step by step
     session = open_session(model, _session_options(request, model))
     check_orientations(session, request.orientations)
-    session.set_volume(inputs.volume, axis, request.window)
+    found_window = f"{float(window.low)!r}:{float(window.high)!r}"  # of the image, not of what an oblique stack adds around it
+    session.set_volume(inputs.sliced, axis, found_window)
     if inputs.steps:
         with timed(timings, "steps"):
             _perform(session, inputs.steps)
@@ -60,15 +69,16 @@ def segment(request: Request, inputs: Inputs, timings: dict[str, float], started
         _segment(session, request, inputs, timings, started)
     # 3. Other orientations
     with timed(timings, "orientations"):
-        oriented = oriented_masks(session, request.orientations, inputs, request.window)
+        oriented = oriented_masks(session, request.orientations, inputs, found_window)
     # 4. The results
-    segments = [Segment(name, oriented[name].mask if oriented else session.mask(name)) for name in session.objects]
+    cut = [Segment(name, oriented[name].mask if oriented else session.mask(name)) for name in session.objects]
+    segments = [replace(one, mask=inputs.stack.on_grid(one.mask)) for one in cut]
     _warn_of_surprises(request.output, segments)
-    geometry = inputs.volume.geometry
-    summaries = [summarise(one, inputs.array_axis, session.confidence(one.name), geometry) for one in segments]
+    summaries = [_summary(one, sliced, session, inputs) for one, sliced in zip(segments, cut, strict=True)]
     run = Run(
         image=request.image,
         volume=inputs.volume,
+        stack=inputs.stack,
         model=model,
         axis=axis,
         window_asked=request.window,
@@ -79,8 +89,15 @@ def segment(request: Request, inputs: Inputs, timings: dict[str, float], started
         timings=timings,
         orientations=told_in_report(request.orientations, oriented),
     )
-    written = write_uncertainty(request.orientations, oriented, geometry)
-    return Outcome(segments, summaries, written + _write(request, inputs, run, segments, summaries, started))
+    written = write_uncertainty(request.orientations, oriented, inputs.stack)
+    return Outcome(segments, summaries, written + _write(request, inputs, run, segments, cut, summaries, started))
+
+
+def _summary(segment: Segment, cut: Segment, session: AnySession, inputs: Inputs) -> ObjectSummary:
+    """Slices as they were cut, voxels and millilitres of what is written."""
+    summary = summarise(cut, inputs.array_axis, session.confidence(cut.name), inputs.sliced.geometry)
+    voxels = int(segment.mask.sum())
+    return replace(summary, voxels=voxels, volume_ml=voxels * inputs.volume.geometry.voxel_volume_ml)
 
 
 def _segment(session: AnySession, request: Request, inputs: Inputs, timings: dict[str, float], started: float) -> None:
@@ -152,8 +169,15 @@ def _warn_of_surprises(output: Path, segments: Sequence[Segment]) -> None:
 
 
 def _write(
-    request: Request, inputs: Inputs, run: Run, segments: Sequence[Segment], summaries: Sequence[ObjectSummary], started: float
+    request: Request,
+    inputs: Inputs,
+    run: Run,
+    segments: Sequence[Segment],
+    cut: Sequence[Segment],
+    summaries: Sequence[ObjectSummary],
+    started: float,
 ) -> list[tuple[Path, str]]:
+    """cut  the segments on the grid of the slices"""
     labels = ", ".join(f"{label} = {one.name}" for label, one in enumerate(segments, start=1))
     with timed(run.timings, "write_mask"):
         write_segmentation(request.output, segments, inputs.volume.geometry)
@@ -161,7 +185,7 @@ def _write(
     if request.preview is not None:
         with timed(run.timings, "write_preview"):
             caption = f"{request.image.name}   {run.model.name}   window {run.window.low:g}..{run.window.high:g}"
-            sheet = contact_sheet(inputs.volume, run.axis, run.window, segments, inputs.prompts, caption)
+            sheet = contact_sheet(inputs.sliced, run.axis, run.window, cut, inputs.prompts, caption)
             write_picture(request.preview, sheet)
         written.append((request.preview, ""))
     run.timings["total"] = time.perf_counter() - started

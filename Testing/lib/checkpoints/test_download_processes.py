@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from MedSAM2Lib.checkpoints.download import download
-from MedSAM2Lib.checkpoints.lock import held
 from MedSAM2Lib.checkpoints.registry import Model
 from MedSAM2Lib.checkpoints.transfer import Connection
 from MedSAM2Lib.errors import OutputError
+from MedSAM2Lib.lock import held
 from Testing.lib.checkpoints.https_server import Answer, FileServer
 from Testing.lib.cli.support import environment
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 
-from MedSAM2Lib.cli.console import Progress, duration
+from MedSAM2Lib.cli.console import Progress, duration, silenced, tell, warn
 
 
 class Terminal(io.StringIO):
@@ -74,3 +75,18 @@ def test_no_work_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_duration_is_said_as_a_person_would(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_in_silence_nothing_is_shown_and_warnings_are_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    library = logging.getLogger("MedSAM2Lib.volume_io")
+    with silenced() as warnings:
+        tell("reading")
+        warn("look here")
+        library.warning("%s was rounded", "the spacing")
+        with Progress("propagating", 2, "slices") as progress:
+            progress.update(1, 1)
+    assert warnings == ["look here", "the spacing was rounded"]
+    assert capfd.readouterr().err == ""
+    tell("reading")
+    assert capfd.readouterr().err == "reading\n"
+    assert len(warnings) == 2

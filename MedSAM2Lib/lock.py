@@ -32,7 +32,7 @@ def held(path: Path, check: Callable[[], None] | None = None, on_wait: Callable[
     try:
         stream = path.open("ab")
     except OSError as error:
-        raise OutputError(f"{path} cannot be made: {error.strerror}. Choose another folder of models with --store.") from error
+        raise OutputError(f"{path} cannot be made: {error.strerror}. Choose another folder.") from error
     with stream:
         waiting = False
         while not _try_to_lock(stream, path):
@@ -55,7 +55,7 @@ def _try_to_lock(stream: BinaryIO, path: Path) -> bool:
         if error.errno in _HELD:
             return False
         raise OutputError(
-            f"The file system of {path.parent} offers no locks ({error.strerror}); choose another folder of models with --store."
+            f"The file system of {path.parent} offers no locks ({error.strerror}); choose another folder."
         ) from error
     return True
 
