@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from MedSAM2Lib.errors import OptionError, VolumeError
 
-__all__ = ["AXIS_NAMES", "Geometry"]
+__all__ = ["AXIS_NAMES", "WORLD_SPACES", "Geometry", "to_lps"]
 
 _ARRAY_AXES = {"k": 0, "j": 1, "i": 2}
 # Row of the direction matrix (LPS) along which the plane's normal points.
 _PLANE_NORMALS = {"sagittal": 0, "coronal": 1, "axial": 2}
 AXIS_NAMES = (*_ARRAY_AXES, *_PLANE_NORMALS)
+WORLD_SPACES = ("ras", "lps")  # as 3D Slicer counts, and as ITK, DICOM and this library do
 
 # A direction matrix is accepted when its columns are orthonormal to within this; files round to 6-7 digits.
 _ORTHONORMAL_TOLERANCE = 1e-3
@@ -95,6 +96,13 @@ class Geometry:
     def spacing_along(self, array_axis: int) -> float:
         """mm between slices along an array axis (0 = k, 1 = j, 2 = i)."""
         return self.spacing[2 - array_axis]
+
+
+def to_lps(points: npt.ArrayLike, space: str) -> npt.NDArray[np.float64]:
+    """(..., 3) places or directions of a world space, "ras" or "lps", in LPS."""
+    signs = (-1.0, -1.0, 1.0) if space == "ras" else (1.0, 1.0, 1.0)
+    turned: npt.NDArray[np.float64] = np.asarray(points, dtype=np.float64) * signs
+    return turned
 
 
 def _best_assignment(weight: npt.NDArray[np.float64]) -> tuple[int, int, int]:

@@ -23,8 +23,11 @@ from MedSAM2Lib.json_fields import MistakeError, fields_of, numbers, text, whole
 from MedSAM2Lib.prompt_json import FilePrompt, MaskFile, prompt_from_json, prompt_to_json
 from MedSAM2Lib.prompts import MaskPrompt, Prompt
 from MedSAM2Lib.session_steps import AddPrompt, SessionStep, said, spoken
-from MedSAM2Lib.step_json import AddMaskFile, FileStep, step_from_json, step_to_json
+from MedSAM2Lib.slice_plane import SlicePlane, plane_from_json, plane_to_json
+from MedSAM2Lib.slice_stack import SliceStack
+from MedSAM2Lib.step_json import AddMaskFile, AddWorldPrompt, FileStep, step_from_json, step_to_json
 from MedSAM2Lib.volume_io.read import read_labels
+from MedSAM2Lib.world_prompts import WorldPrompt
 
 __all__ = [
     "PROMPTS_FORMAT", "FilePrompt", "MaskFile", "NamedPrompt", "PromptSet", "mask_prompts", "read_prompts", "read_recording",
@@ -55,6 +58,7 @@ class PromptSet:
 
     steps   instead of prompts: what is to be done one after the other
     window  lowest and highest value that was shown
+    plane   of oblique slices, on which it is said instead of on those along an axis
     """
 
     prompts: tuple[NamedPrompt, ...] = ()
@@ -63,6 +67,7 @@ class PromptSet:
     last: int | None = None
     steps: tuple[FileStep, ...] = ()
     window: tuple[float, float] | None = None
+    plane: SlicePlane | None = None
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,34 +94,37 @@ def read_prompts(path: Path) -> PromptSet:
 def read_recording(content: Mapping[str, Any]) -> list[SessionStep]:
     """The steps of what `recording_to_json` wrote. Raises ValueError or PromptError where it is something else."""
     steps = _prompt_set(content, Path()).steps
-    own = [step for step in steps if not isinstance(step, AddMaskFile)]
+    own = [step for step in steps if not isinstance(step, (AddMaskFile, AddWorldPrompt))]
     if len(own) < len(steps):
-        raise MistakeError("a recording does not name files")
+        raise MistakeError("a recording names no files, and places as voxels")
     return own
 
 
 def _prompt_set(content: Any, folder: Path) -> PromptSet:
     if isinstance(content, dict) and "steps" in content:
-        fields = fields_of(content, "the file", required={"steps"}, optional={"format", "axis", "window"})
+        fields = fields_of(content, "the file", required={"steps"}, optional={"format", "axis", "plane", "window"})
     else:
-        fields = fields_of(content, "the file", required={"objects"}, optional={"format", "axis", "range"})
+        fields = fields_of(content, "the file", required={"objects"}, optional={"format", "axis", "plane", "range"})
     written = fields.get("format", PROMPTS_FORMAT)
     if written != PROMPTS_FORMAT:
         raise MistakeError(f'expected "format": "{PROMPTS_FORMAT}", but it is {json.dumps(written)}')
     axis = fields.get("axis")
     if axis is not None and axis not in AXIS_NAMES:
         raise MistakeError(f'expected "axis" to be one of {", ".join(AXIS_NAMES)}, but it is {json.dumps(axis)}')
+    plane = None if fields.get("plane") is None else plane_from_json(fields["plane"], "plane")
+    if axis is not None and plane is not None:
+        raise MistakeError('expected "axis" or "plane", but both are there')
     if "steps" in fields:
         low_high = None if fields.get("window") is None else numbers(fields["window"], 2, "window")
         window = None if low_high is None else (low_high[0], low_high[1])
-        return PromptSet(axis=axis, window=window, steps=_steps(fields["steps"], folder))
+        return PromptSet(axis=axis, window=window, steps=_steps(fields["steps"], folder), plane=plane)
     first, last = (None, None) if fields.get("range") is None else whole_numbers(fields["range"], 2, "range")
     if not isinstance(fields["objects"], list):
         raise MistakeError('expected "objects" to be a list')
     prompts: list[NamedPrompt] = []
     for place, content_of_object in enumerate(fields["objects"]):
         prompts += _object(content_of_object, f"objects[{place}]", folder)
-    return PromptSet(tuple(prompts), axis, first, last)
+    return PromptSet(tuple(prompts), axis, first, last, plane=plane)
 
 
 def _steps(content: Any, folder: Path) -> tuple[FileStep, ...]:
@@ -142,17 +150,21 @@ def to_json(prompts: PromptSet, folder: Path) -> dict[str, Any]:
     if prompts.steps:
         window = None if prompts.window is None else list(prompts.window)
         steps = [step_to_json(step, folder) for step in prompts.steps]
-        return {"format": PROMPTS_FORMAT, "axis": prompts.axis, "window": window, "steps": steps}
+        return {"format": PROMPTS_FORMAT, **_slicing(prompts), "window": window, "steps": steps}
     objects: dict[str, list[dict[str, Any]]] = {}
     for named in prompts.prompts:
         objects.setdefault(named.name, []).append(prompt_to_json(named.prompt, folder))
     limits = None if prompts.first is None or prompts.last is None else [prompts.first, prompts.last]
     return {
         "format": PROMPTS_FORMAT,
-        "axis": prompts.axis,
+        **_slicing(prompts),
         "range": limits,
         "objects": [{"name": name, "prompts": theirs} for name, theirs in objects.items()],
     }
+
+
+def _slicing(prompts: PromptSet) -> dict[str, Any]:
+    return {"axis": prompts.axis} if prompts.plane is None else {"plane": plane_to_json(prompts.plane)}
 
 
 def recording_to_json(steps: Sequence[SessionStep], axis: str, window: tuple[float, float]) -> dict[str, Any]:
@@ -164,13 +176,13 @@ def recording_to_json(steps: Sequence[SessionStep], axis: str, window: tuple[flo
 # ── masks in files ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mask_prompts(file: MaskFile, geometry: Geometry, array_axis: int) -> list[MaskPrompt]:
-    """A prompt for each slice (along an array axis) of the image on which the file's mask has voxels.
+def mask_prompts(file: MaskFile, stack: SliceStack) -> list[MaskPrompt]:
+    """A prompt for each slice of the image on which the file's mask has voxels.
 
     Raises PromptError when the mask is not on the image's grid, or it is not clear what to take.
     """
     labels = read_labels(file.path)
-    _check_same_grid(labels.geometry, geometry, file.path)
+    _check_same_grid(labels.geometry, stack.grid, file.path)
     present = labels.values()
     if not present:
         raise PromptError(f"{file.path} has no voxel with a label; paint the object on at least one slice.")
@@ -179,12 +191,13 @@ def mask_prompts(file: MaskFile, geometry: Geometry, array_axis: int) -> list[Ma
     label = present[0] if file.label is None else file.label
     if label not in present:
         raise PromptError(f"{file.path} has no voxel with label {label}; it has {', '.join(map(str, present))}.")
-    stack = np.moveaxis(labels.array == label, array_axis, 0)
-    painted = [int(index) for index in np.flatnonzero(stack.any(axis=(1, 2)))]
+    mask = labels.array == label
+    cuts = {index: cut for index in range(stack.slice_count) if (cut := stack.cut(mask, index)).any()}
+    painted = list(cuts)
     chosen = painted if file.slices is None else list(file.slices)
     if empty := sorted(set(chosen) - set(painted)):
         raise PromptError(f"{file.path} has no voxel on slice {empty[0]}; it has some on {painted[0]}..{painted[-1]}.")
-    return [MaskPrompt(index, np.ascontiguousarray(stack[index])) for index in chosen]
+    return [MaskPrompt(index, cuts[index]) for index in chosen]
 
 
 def _check_same_grid(of_mask: Geometry, of_image: Geometry, path: Path) -> None:
@@ -202,13 +215,20 @@ def _check_same_grid(of_mask: Geometry, of_image: Geometry, path: Path) -> None:
         )
 
 
-def resolve(prompt: FilePrompt, geometry: Geometry, array_axis: int) -> list[Prompt]:
-    """A prompt as the session takes it: masks are read from their files."""
-    return list(mask_prompts(prompt, geometry, array_axis)) if isinstance(prompt, MaskFile) else [said(prompt)]
+def resolve(prompt: FilePrompt, stack: SliceStack) -> list[Prompt]:
+    """A prompt as the session takes it: masks are read from their files, places in mm looked up on the slices."""
+    if isinstance(prompt, WorldPrompt):
+        return prompt.on(stack)
+    return list(mask_prompts(prompt, stack)) if isinstance(prompt, MaskFile) else [said(prompt)]
 
 
-def resolve_step(step: FileStep, geometry: Geometry, array_axis: int) -> list[SessionStep]:
-    """A step as the session takes it: masks are read from their files, which makes a step for each of their slices."""
-    if not isinstance(step, AddMaskFile):
-        return [step]
-    return [AddPrompt(step.object, spoken(prompt)) for prompt in mask_prompts(step.mask, geometry, array_axis)]
+def resolve_step(step: FileStep, stack: SliceStack) -> list[SessionStep]:
+    """A step as the session takes it, or as many as there are slices that it is about."""
+    match step:
+        case AddMaskFile(name, file):
+            prompts = resolve(file, stack)
+        case AddWorldPrompt(name, prompt):
+            prompts = resolve(prompt, stack)
+        case _:
+            return [step]
+    return [AddPrompt(name, spoken(prompt)) for prompt in prompts]

@@ -13,6 +13,7 @@ from MedSAM2Lib.json_fields import MistakeError, fields_of, numbers, whole_numbe
 from MedSAM2Lib.packed_mask import PackedMask
 from MedSAM2Lib.prompts import Box, Box3D, Points, RecistLine
 from MedSAM2Lib.session_steps import Painted
+from MedSAM2Lib.world_prompts import WorldPrompt, world_prompt_from_json, world_prompt_to_json
 
 __all__ = ["FilePrompt", "MaskFile", "prompt_from_json", "prompt_to_json"]
 
@@ -30,15 +31,15 @@ class MaskFile:
     slices: tuple[int, ...] | None = None
 
 
-FilePrompt = Box | Points | RecistLine | Box3D | Painted | MaskFile
+FilePrompt = Box | Points | RecistLine | Box3D | Painted | MaskFile | WorldPrompt
 
 
 def prompt_from_json(content: Any, where: str, folder: Path) -> FilePrompt:
     """A prompt; paths of masks are relative to `folder`. Raises MistakeError that says `where`, or PromptError."""
     kind = content.get("type") if isinstance(content, dict) else None
-    if kind not in _READERS:
+    if not (isinstance(kind, str) and kind in _READERS):
         raise MistakeError(f'{where}: expected "type" to be one of {", ".join(_READERS)}, but it is {json.dumps(kind)}')
-    return _READERS[kind](content, where, folder)
+    return world_prompt_from_json(content, where) or _READERS[kind](content, where, folder)
 
 
 def _read_box(content: Any, where: str, _: Path) -> Box:
@@ -109,6 +110,8 @@ def prompt_to_json(prompt: FilePrompt, folder: Path) -> dict[str, Any]:
         if prompt.slices is not None:
             written["slices"] = list(prompt.slices)
         return written
+    if isinstance(prompt, WorldPrompt):
+        return world_prompt_to_json(prompt)
     if isinstance(prompt, Painted):
         return {"type": "painted", "slice": int(prompt.slice_index), "pixels": prompt.packed.to_json()}
     if isinstance(prompt, Points):

@@ -25,6 +25,7 @@ from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS
 from MedSAM2Lib.prompt_files import PromptSet, to_json
 from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.simpleitk import import_simpleitk
+from MedSAM2Lib.slice_stack import SliceStack
 from MedSAM2Lib.version import __version__
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.segments import Segment
@@ -53,8 +54,9 @@ class Run:
 
     image: Path
     volume: Volume
+    stack: SliceStack
     model: LoadedModel | LoadedSAM
-    axis: str  # k, j or i
+    axis: str  # k, j or i, of what is cut into slices
     window_asked: str
     window: Window
     options: SessionOptions
@@ -122,7 +124,6 @@ def versions() -> dict[str, str]:
 
 
 def _report(run: Run, objects: Sequence[ObjectSummary], outputs: Mapping[str, Path | None], folder: Path) -> dict[str, Any]:
-    geometry = run.volume.geometry
     return {
         "format": REPORT_FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -130,19 +131,26 @@ def _report(run: Run, objects: Sequence[ObjectSummary], outputs: Mapping[str, Pa
             "path": os.fspath(run.image),
             "modality": run.volume.modality,
             "voxel_type": str(run.volume.array.dtype),
-            "shape_kji": list(geometry.shape),
-            "spacing_ijk_mm": list(geometry.spacing),
-            "origin_lps_mm": list(geometry.origin),
-            "direction": list(geometry.direction),
+            **_grid(run.volume.geometry),
         },
         "outputs": {what: os.fspath(path) for what, path in outputs.items() if path is not None},
         "prompts": to_json(run.prompts, folder),
         "axis": run.axis,
+        "oblique_slices": _grid(run.stack.geometry) if run.stack.is_oblique else None,
         "orientations": dict(run.orientations),
         "window": {"asked": run.window_asked, "low": run.window.low, "high": run.window.high},
         "options": asdict(run.options),
         "objects": [{"label": label, **asdict(one)} for label, one in enumerate(objects, start=1)],
         **made_with(run.model, run.slices_encoded, run.timings),
+    }
+
+
+def _grid(geometry: Geometry) -> dict[str, Any]:
+    return {
+        "shape_kji": list(geometry.shape),
+        "spacing_ijk_mm": list(geometry.spacing),
+        "origin_lps_mm": list(geometry.origin),
+        "direction": list(geometry.direction),
     }
 
 

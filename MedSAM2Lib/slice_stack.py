@@ -6,8 +6,11 @@ slices that is parallel to the view and passes through it, resampled from the vo
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +21,14 @@ from MedSAM2Lib.masks import VoxelBox, union
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.itk import image_from_array, quiet_itk
 
-__all__ = ["Region", "SliceStack"]
+__all__ = ["Region", "SliceStack", "resample", "unit_vector"]
 
 _Mask = npt.NDArray[np.bool_]
+_Voxel = TypeVar("_Voxel", bound=np.generic)
 # Which of a voxel's (i, j, k) is the column x, the row y and the slice, by array axis (0 = k, 1 = j, 2 = i).
 _ORDER = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
+_PART = 128  # voxels along the volume that an oblique slice is put into at a time
+_ROUNDING = 1e-6  # of a step, by which a voxel may lie beyond the last slice
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,10 @@ class SliceStack:
         The stack covers the volume. Between slices, and between pixels, lies the distance in which a voxel is crossed,
         pixels are square.
         """
-        x, y = _unit(right), _unit(down)
+        x, y = unit_vector(right), unit_vector(down)
         if abs(float(x @ y)) > 1e-3:
             raise OptionError(f"The two directions of a slice must be at right angles, but {x.tolist()} and {y.tolist()} came.")
-        y = _unit(y - (x @ y) * x)
+        y = unit_vector(y - (x @ y) * x)
         axes = np.stack((x, y, np.cross(x, y)), axis=1)  # columns: the LPS unit vectors of x, y and the slice's normal
         steps = np.array([_step_along(grid, direction) for direction in axes.T])
         steps[:2] = steps[:2].min()
@@ -127,24 +133,6 @@ class SliceStack:
         index[..., _ORDER[self.axis]] = placed
         return self.geometry.index_to_world(index)
 
-    def volume(self, volume: Volume) -> Volume:
-        """The volume whose array is sliced: the one given, or its voxels on the oblique grid, linearly interpolated.
-
-        Beyond the volume lies its lowest voxel, which on a CT or MR is what surrounds a patient.
-        """
-        if not self.is_oblique:
-            return volume
-        with quiet_itk() as sitk:
-            reference = sitk.Image(self.geometry.shape[::-1], sitk.sitkUInt8)
-            reference.SetSpacing(self.geometry.spacing)
-            reference.SetOrigin(self.geometry.origin)
-            reference.SetDirection(self.geometry.direction)
-            image = image_from_array(volume.array, volume.geometry)
-            lowest = float(volume.array.min())
-            sampled = sitk.Resample(image, reference, sitk.Transform(), sitk.sitkLinear, lowest, image.GetPixelID())
-            array = sitk.GetArrayFromImage(sampled)
-        return Volume(array, self.geometry, volume.modality, volume.source)
-
     # ── masks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def cut(self, mask: _Mask, index: int) -> _Mask:
@@ -161,18 +149,49 @@ class SliceStack:
         found[inside] = mask[tuple(nearest[inside].T)]
         return found
 
-    def region(self, index: int, mask: _Mask, also: VoxelBox | None = None) -> Region:
-        """Where a slice's mask (rows, columns) lies in the volume.
+    def on_grid(self, stacked: npt.NDArray[_Voxel]) -> npt.NDArray[_Voxel]:
+        """(k, j, i) on the volume's grid: at each voxel the nearest of an array on the grid of the slices."""
+        if not self.is_oblique:
+            return stacked
+        found = np.zeros(self.grid.shape, dtype=stacked.dtype)
+        matrix, offset = self._grid_to_slices()
+        rows, columns = np.meshgrid(np.arange(self.grid.shape[1]), np.arange(self.grid.shape[2]), indexing="ij")
+        for k, plane in enumerate(found):
+            voxels = np.stack((np.full_like(rows, k), rows, columns), axis=-1)
+            nearest = np.floor(voxels @ matrix.T + offset + 0.5).astype(int)[..., ::-1]  # (slice, y, x)
+            inside = ((nearest >= 0) & (nearest < stacked.shape)).all(axis=-1)
+            plane[inside] = stacked[tuple(nearest[inside].T)]
+        return found
 
-        also  part of the (k, j, i) array of which the region must speak too, such as where the object was before
+    def regions(self, index: int, mask: _Mask, also: VoxelBox | None = None) -> list[Region]:
+        """Where a slice's mask (rows, columns) lies in the volume: several small parts where the slice runs obliquely.
+
+        also  part of the (k, j, i) array of which the regions must speak too, such as where the object was before
         """
         if not self.is_oblique:
             placed = np.expand_dims(mask, self.axis)
             box = [slice(0, size) for size in self.grid.shape]
             box[self.axis] = slice(index, index + 1)
-            return Region(tuple(box), np.ones_like(placed), placed)
-        box_of_mask = self._box_of(index, mask)
-        return self._oblique_region(index, mask, union(box_of_mask, also))
+            return [Region(tuple(box), np.ones_like(placed), placed)]
+        whole = union(self._box_of(index, mask), also)
+        return [] if whole is None else [self._oblique_region(index, mask, part) for part in self._along_slice(index, whole)]
+
+    def _along_slice(self, index: int, box: VoxelBox) -> Iterator[VoxelBox]:
+        """Parts of a box that hold what a slice governs of it. The box itself may be mostly air: the slice is one diagonal."""
+        (_, _, slopes), (_, _, origin) = self._grid_to_slices()
+        walk = int(np.argmax(np.abs(slopes)))
+        steep = max((axis for axis in range(3) if axis != walk), key=lambda axis: abs(slopes[axis]))
+        for start in range(box[steep].start, box[steep].stop, _PART):
+            part = list(box)
+            part[steep] = slice(start, min(start + _PART, box[steep].stop))
+            ends = [(part[axis].start, part[axis].stop - 1) for axis in range(3) if axis != walk]
+            others = [slopes[axis] for axis in range(3) if axis != walk]
+            places = [origin + others[0] * one + others[1] * other for one, other in product(*ends)]
+            reach = [(index + side - place) / slopes[walk] for side in (-0.5, 0.5) for place in places]
+            low, high = max(math.floor(min(reach)), box[walk].start), min(math.ceil(max(reach)) + 1, box[walk].stop)
+            if low < high:
+                part[walk] = slice(low, high)
+                yield tuple(part)
 
     def _box_of(self, index: int, mask: _Mask) -> VoxelBox | None:
         """The part of the volume that the mask's pixels may touch."""
@@ -185,10 +204,9 @@ class SliceStack:
         high = np.clip(np.floor(places.max(0)) + 1, low, self.grid.shape).astype(int)
         return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
 
-    def _oblique_region(self, index: int, mask: _Mask, box: VoxelBox | None) -> Region:
+    def _oblique_region(self, index: int, mask: _Mask, box: VoxelBox) -> Region:
         """Walks along the array axis most normal to the slices, where each column of voxels crosses the slice's slab
         in a few of them: the work grows with the slice's area, not with the box around it."""
-        box = box or (slice(0, 0), slice(0, 0), slice(0, 0))
         shape = tuple(part.stop - part.start for part in box)
         governed, placed = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         matrix, offset = self._grid_to_slices()
@@ -221,6 +239,23 @@ class SliceStack:
         return np.stack(columns, axis=1), offset
 
 
+def resample(volume: Volume, grid: Geometry) -> Volume:
+    """The voxels of a volume on another grid, such as that of an oblique stack, linearly interpolated.
+
+    Beyond the volume lies its lowest voxel, which on a CT or MR is what surrounds a patient.
+    """
+    with quiet_itk() as sitk:
+        reference = sitk.Image(grid.shape[::-1], sitk.sitkUInt8)
+        reference.SetSpacing(grid.spacing)
+        reference.SetOrigin(grid.origin)
+        reference.SetDirection(grid.direction)
+        image = image_from_array(volume.array, volume.geometry)
+        lowest = float(volume.array.min())
+        sampled = sitk.Resample(image, reference, sitk.Transform(), sitk.sitkLinear, lowest, image.GetPixelID())
+        array = sitk.GetArrayFromImage(sampled)
+    return Volume(array, grid, volume.modality, volume.source)
+
+
 def _matrix(geometry: Geometry) -> npt.NDArray[np.float64]:
     """(4, 4): voxels (i, j, k) to LPS mm."""
     matrix = np.eye(4)
@@ -229,7 +264,8 @@ def _matrix(geometry: Geometry) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _unit(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def unit_vector(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(3,) of length 1. Raises OptionError where the vector has no direction."""
     values = np.asarray(vector, dtype=np.float64)
     length = float(np.linalg.norm(values))
     if not (np.isfinite(length) and length > 0):
@@ -251,4 +287,4 @@ def _reach(
     k, j, i = grid.shape
     corners = grid.index_to_world(list(product((0, i - 1), (0, j - 1), (0, k - 1))))
     placed = (corners - point) @ axes / steps
-    return np.floor(placed.min(0)), np.ceil(placed.max(0))
+    return np.floor(placed.min(0) + _ROUNDING), np.ceil(placed.max(0) - _ROUNDING)

@@ -24,8 +24,9 @@ from MedSAM2Lib.session_steps import (
     Undo,
     Unlock,
 )
+from MedSAM2Lib.world_prompts import WorldPrompt
 
-__all__ = ["AddMaskFile", "FileStep", "step_from_json", "step_to_json"]
+__all__ = ["AddMaskFile", "AddWorldPrompt", "FileStep", "step_from_json", "step_to_json"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,15 @@ class AddMaskFile:
     mask: MaskFile
 
 
-FileStep = SessionStep | AddMaskFile
+@dataclass(frozen=True)
+class AddWorldPrompt:
+    """A prompt in millimetres; clicks on several slices are as many prompts."""
+
+    object: str
+    prompt: WorldPrompt
+
+
+FileStep = SessionStep | AddMaskFile | AddWorldPrompt
 _Fields = Mapping[str, Any]
 
 
@@ -52,7 +61,7 @@ class _Form:
 def step_from_json(content: Any, where: str, folder: Path) -> FileStep:
     """A step; paths of masks are relative to `folder`. Raises MistakeError that says `where`, or PromptError."""
     kind = content.get("do") if isinstance(content, dict) else None
-    if kind not in _FORMS:
+    if not (isinstance(kind, str) and kind in _FORMS):
         raise MistakeError(f'{where}: expected "do" to be one of {", ".join(_FORMS)}, but it is {json.dumps(kind)}')
     form = _FORMS[kind]
     return form.read(fields_of(content, where, {"do", *form.required}, form.optional), where, folder)
@@ -60,6 +69,8 @@ def step_from_json(content: Any, where: str, folder: Path) -> FileStep:
 
 def _read_prompt(fields: _Fields, where: str, folder: Path) -> FileStep:
     name, prompt = _object(fields, where), prompt_from_json(fields["prompt"], f"{where}.prompt", folder)
+    if isinstance(prompt, WorldPrompt):
+        return AddWorldPrompt(name, prompt)
     return AddMaskFile(name, prompt) if isinstance(prompt, MaskFile) else AddPrompt(name, prompt)
 
 
@@ -117,7 +128,7 @@ _FORMS = {
 def step_to_json(step: FileStep, folder: Path) -> dict[str, Any]:
     """What `step_from_json` reads back, for a file in `folder`."""
     match step:
-        case AddPrompt(name, prompt) | AddMaskFile(name, prompt):
+        case AddPrompt(name, prompt) | AddMaskFile(name, prompt) | AddWorldPrompt(name, prompt):
             return {"do": "prompt", "object": name, "prompt": prompt_to_json(prompt, folder)}
         case RemovePrompt(name, index):
             return {"do": "remove prompt", "object": name, "slice": int(index)}

@@ -88,9 +88,7 @@ def reference_is_installed() -> bool:
 
 
 @torch.inference_mode()
-def compare(
-    model: LoadedModel, plan: Plan, *, with_reference: bool, note: Callable[[str], None] = lambda _: None
-) -> Comparison:
+def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Callable[[str], None] = lambda _: None) -> Comparison:
     """Runs everything. `note` is told what begins."""
     size = model.network.config.image_size
     volume = random_volume(size, plan.slices)

@@ -11,6 +11,7 @@ import torch
 
 from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.benchmark.compare import Comparison
+from MedSAM2Lib.benchmark.corrections import Corrections
 from MedSAM2Lib.benchmark.memory import PeakMemory
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
@@ -57,7 +58,9 @@ def network_name(model: LoadedModel) -> str:
     return next(name for name in NETWORKS if network_config(name, size) == model.network.config)
 
 
-def write_report(path: Path, model: LoadedModel, comparison: Comparison, memory: PeakMemory | None) -> None:
+def write_report(
+    path: Path, model: LoadedModel, comparison: Comparison, corrections: Corrections, memory: PeakMemory | None
+) -> None:
     content = {
         "model": model.name,
         "image_size": model.network.config.image_size,
@@ -67,6 +70,7 @@ def write_report(path: Path, model: LoadedModel, comparison: Comparison, memory:
         "torch": torch.__version__,
         "version": __version__,
         "comparison": asdict(comparison),
+        "corrections": {**asdict(corrections), "predicted": corrections.predicted},
         "peak_memory": None if memory is None else asdict(memory),
     }
     with atomic_path(path) as temporary:

@@ -22,6 +22,7 @@ from MedSAM2Lib.prompts import Box3D, MaskPrompt, Prompt
 from MedSAM2Lib.session_steps import said
 from MedSAM2Lib.volume_io.images import ImageOfSet, is_picture, read_image, read_image_set
 from MedSAM2Lib.volume_io.write import is_segmentation_path
+from MedSAM2Lib.world_prompts import WorldPrompt
 
 __all__ = ["ImageSetInputs", "ImageSetRequest", "asks_for_image_set", "image_set_request", "read_image_set_inputs"]
 
@@ -32,7 +33,7 @@ _FORMS = {
     "--mask": ("NAME:IMAGE=FILE", "lesion:a.png=painted.png"),
 }
 _NAMES_SHOWN = 5
-_OF_VOLUMES = ("axis", "range", "series", "orientations", "aggregate", "uncertainty")
+_OF_VOLUMES = ("axis", "plane", "range", "series", "orientations", "aggregate", "uncertainty")
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def _sizes(images: Sequence[ImageOfSet]) -> str:
 def _asked(request: ImageSetRequest, names: Sequence[str]) -> PromptSet:
     """The prompts of the file, then those of the options; images by their numbers."""
     given = PromptSet() if request.prompts_file is None else read_prompts(request.prompts_file)
-    if given.axis is not None or given.first is not None or given.steps:
-        raise PromptError(f"{request.prompts_file} has an axis, a range or steps, which are for volumes; take them out.")
+    if given.axis is not None or given.plane is not None or given.first is not None or given.steps:
+        raise PromptError(f"{request.prompts_file} has an axis, a plane, a range or steps, which are for volumes; take them out.")
     prompts = (*given.prompts, *(_parsed(option, text, names) for option, text in request.prompt_texts))
     if not prompts:
         raise PromptError(
@@ -184,6 +185,8 @@ def _resolved(named: NamedPrompt, images: Sequence[ImageOfSet]) -> Prompt:
     prompt = named.prompt
     if isinstance(prompt, Box3D):
         raise PromptError(f"{named.name}: a 3D box needs a volume, but these are single images; draw a box on one of them.")
+    if isinstance(prompt, WorldPrompt):
+        raise PromptError(f"{named.name}: single images lie nowhere in the patient; give pixels instead of {prompt.space} mm.")
     if not isinstance(prompt, MaskFile):
         return said(prompt)
     if prompt.slices is None or len(prompt.slices) != 1 or prompt.label is not None:

@@ -15,16 +15,18 @@ from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.cli.console import tell
 from MedSAM2Lib.cli.engine import Engine, at_least, engine_of
 from MedSAM2Lib.cli.orientation import OrientationRequest, orientation_request
-from MedSAM2Lib.cli.prompt_options import prompts_of
+from MedSAM2Lib.cli.prompt_options import in_order, prompts_of
 from MedSAM2Lib.errors import OptionError, PromptError
 from MedSAM2Lib.intensity import Window, resolve_window
-from MedSAM2Lib.prompt_files import MaskFile, PromptSet, resolve, resolve_step
+from MedSAM2Lib.prompt_files import MaskFile, NamedPrompt, PromptSet, resolve, resolve_step
 from MedSAM2Lib.prompts import Box3D, Prompt
-from MedSAM2Lib.session_steps import AddPrompt, SessionStep, said
+from MedSAM2Lib.session_steps import AddPrompt, SessionStep, said, spoken
+from MedSAM2Lib.slice_stack import SliceStack, resample
 from MedSAM2Lib.step_json import AddMaskFile
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.volume_io.read import read_volume
 from MedSAM2Lib.volume_io.write import check_map_path, check_segmentation_path
+from MedSAM2Lib.world_prompts import WorldPrompt
 
 __all__ = ["Inputs", "Request", "read_inputs", "request_of"]
 
@@ -53,17 +55,26 @@ class Request:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The image, and the prompts on it as the session takes them. `array_axis` is 0, 1, 2 for k, j, i.
+    """The image, and the prompts on it as the session takes them.
 
-    steps  what is done one after the other, where a file of steps was given; `prompts` are then those among them
+    volume  the image, on whose grid the masks are to be
+    stack   how it is cut into slices
+    sliced  what is cut: the image, or what an oblique stack makes of it
+    steps   what is done one after the other, where a file of steps was given; `prompts` are then those among them
     """
 
     volume: Volume
-    array_axis: int
+    stack: SliceStack
+    sliced: Volume
     window: Window
     prompts: list[tuple[str, Prompt]]
     steps: list[SessionStep] = field(default_factory=list)
     within: tuple[int, int] | None = None  # slices asked for, where not all are
+
+    @property
+    def array_axis(self) -> int:
+        """Of what is cut: 0, 1, 2 for k, j, i."""
+        return self.stack.axis
 
 
 def request_of(args: argparse.Namespace) -> Request:
@@ -95,14 +106,15 @@ def read_inputs(request: Request) -> Inputs:
     k, j, i = volume.geometry.shape
     spacing = " x ".join(f"{mm:.3g}" for mm in volume.geometry.spacing)
     tell(f"image: {i} x {j} x {k} voxels (i, j, k) of {spacing} mm")
-    axis = _slicing_axis(request, volume)
-    prompts = _resolved(request.prompts, volume, axis)
-    _check_range(request.prompts, prompts, volume.geometry.shape[axis])
-    steps = [own for step in request.prompts.steps for own in resolve_step(step, volume.geometry, axis)]
+    stack = _stack(request, volume)
+    prompts = _resolved(request.prompts, stack)
+    _check_range(request.prompts, prompts, stack.slice_count)
+    steps = [own for step in request.prompts.steps for own in resolve_step(step, stack)]
     prompts += [(step.object, said(step.prompt)) for step in steps if isinstance(step, AddPrompt)]
     first, last = request.prompts.first, request.prompts.last
     within = None if first is None or last is None else (first, last)
-    return Inputs(volume, axis, resolve_window(request.window, volume), prompts, steps, within)
+    sliced = resample(volume, stack.geometry) if stack.is_oblique else volume
+    return Inputs(volume, stack, sliced, resolve_window(request.window, volume), prompts, steps, within)
 
 
 def _window(asked: str, prompts: PromptSet) -> str:
@@ -132,6 +144,17 @@ def _check_outputs(request: Request) -> None:
         check_output(request.report, "A report", ".json")
 
 
+def _stack(request: Request, volume: Volume) -> SliceStack:
+    """The slices, along an axis or across a plane."""
+    if request.prompts.plane is None:
+        return SliceStack.along(volume.geometry, _slicing_axis(request, volume))
+    stack = request.prompts.plane.stack(volume.geometry)
+    rows, columns = stack.slice_shape
+    pixel, apart = stack.geometry.spacing[0], stack.geometry.spacing_along(stack.axis)
+    tell(f"oblique slices: {stack.slice_count} of {columns} x {rows} pixels of {pixel:.3g} mm, {apart:.3g} mm apart")
+    return stack
+
+
 def _slicing_axis(request: Request, volume: Volume) -> int:
     """The array axis; the one that a prompts file was made for and the one asked for must be the same."""
     of_file = request.prompts.axis
@@ -144,8 +167,19 @@ def _slicing_axis(request: Request, volume: Volume) -> int:
     return chosen
 
 
-def _resolved(prompts: PromptSet, volume: Volume, axis: int) -> list[tuple[str, Prompt]]:
-    return [(named.name, one) for named in prompts.prompts for one in resolve(named.prompt, volume.geometry, axis)]
+def _resolved(prompts: PromptSet, stack: SliceStack) -> list[tuple[str, Prompt]]:
+    placed = in_order(one for named in prompts.prompts for one in _placed(named, stack))
+    return [(named.name, one) for named in placed for one in resolve(named.prompt, stack)]
+
+
+def _placed(named: NamedPrompt, stack: SliceStack) -> list[NamedPrompt]:
+    """A prompt in mm as those of its slices."""
+    if not isinstance(named.prompt, WorldPrompt):
+        return [named]
+    try:
+        return [NamedPrompt(named.name, spoken(prompt)) for prompt in named.prompt.on(stack)]
+    except PromptError as error:
+        raise PromptError(f"{named.name}: {error}") from error
 
 
 def _check_range(asked: PromptSet, prompts: Sequence[tuple[str, Prompt]], slice_count: int) -> None:

@@ -12,9 +12,9 @@ from MedSAM2Lib.errors import OptionError
 
 if TYPE_CHECKING:
     from MedSAM2Lib.cli.inputs import Inputs
-    from MedSAM2Lib.geometry import Geometry
     from MedSAM2Lib.inference.opening import AnySession
     from MedSAM2Lib.inference.orientations import Aggregation, OrientedMask
+    from MedSAM2Lib.slice_stack import SliceStack
 
 __all__ = [
     "AGGREGATIONS", "COUNTS", "OrientationRequest", "add_orientation_arguments", "check_orientations", "orientation_request",
@@ -40,9 +40,6 @@ def add_orientation_arguments(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--aggregate", choices=AGGREGATIONS, help="how orientations are put together: mean of logits (default), or majority"
-    )
-    group.add_argument(
-        "--uncertainty", metavar="FILE", type=Path, help="a map of where orientations disagree: 0 nowhere, 1 in halves"
     )
 
 
@@ -71,7 +68,7 @@ def oriented_masks(session: AnySession, request: OrientationRequest, inputs: Inp
     if request.count == 1 or not isinstance(session, Session):
         return {}
     axis = "kji"[inputs.array_axis]
-    others = Orientations(session, inputs.volume, axis, window, request.count, request.aggregation)
+    others = Orientations(session, inputs.sliced, axis, window, request.count, request.aggregation)
     masks = {}
     with Progress("other orientations", others.more * len(session.objects), "sequences") as progress:
         for place, name in enumerate(session.objects):
@@ -84,7 +81,7 @@ def oriented_masks(session: AnySession, request: OrientationRequest, inputs: Inp
     return masks
 
 
-def write_uncertainty(request: OrientationRequest, masks: dict[str, OrientedMask], geometry: Geometry) -> list[tuple[Path, str]]:
+def write_uncertainty(request: OrientationRequest, masks: dict[str, OrientedMask], stack: SliceStack) -> list[tuple[Path, str]]:
     """One map for all objects, at each voxel the most uncertain one's, where it was asked for; returns what was written."""
     if request.uncertainty is None:
         return []
@@ -92,7 +89,8 @@ def write_uncertainty(request: OrientationRequest, masks: dict[str, OrientedMask
 
     from MedSAM2Lib.volume_io.write import write_map
 
-    write_map(request.uncertainty, np.maximum.reduce([one.uncertainty for one in masks.values()]), geometry)
+    most = np.maximum.reduce([one.uncertainty for one in masks.values()])
+    write_map(request.uncertainty, stack.on_grid(most), stack.grid)
     return [(request.uncertainty, "where orientations disagree")]
 
 

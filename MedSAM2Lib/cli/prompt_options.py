@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedSAM2Lib.errors import PromptError
+from MedSAM2Lib.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from MedSAM2Lib.prompt_files import FilePrompt, NamedPrompt, PromptSet
+    from MedSAM2Lib.slice_plane import SlicePlane
+    from MedSAM2Lib.world_prompts import Kind
 
 __all__ = ["add_prompt_arguments", "in_order", "parse_prompt", "prompts_of", "range_of"]
+
+_SPACES = ("ras", "lps")  # as MedSAM2Lib.geometry has them, which needs numpy; a test compares
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     """The options above, in any number and mixed; `prompts_of` gives what they mean."""
     group = parser.add_argument_group(
         "what to segment",
-        "X is the column, Y the row, SLICE the index along the slicing axis, all in voxels from 0. Repeat the options for\n"
-        "several objects, and for several prompts of one object (same NAME).",
+        "X is the column, Y the row, SLICE the index along the slicing axis, all in voxels from 0. Or places in mm: ras (as in\n"
+        "3D Slicer) or lps (as in DICOM) instead of SLICE, and X,Y,Z for every X,Y. Repeat the options for several objects,\n"
+        "and for several prompts of one object (same NAME).",
     )
     for option, form in _FORMS.items():
         group.add_argument(option, action=_Collect, metavar=f'"{form.pattern}"', dest="prompt_texts", default=(), help=form.help)
@@ -79,6 +84,7 @@ def prompts_of(args: argparse.Namespace) -> PromptSet:
     from MedSAM2Lib.prompt_files import PromptSet, read_prompts
 
     given = PromptSet() if args.prompts is None else read_prompts(args.prompts)
+    given = replace(given, plane=_plane(args, given))
     if given.steps:
         if args.prompt_texts or args.range is not None:
             raise PromptError(f"{args.prompts} says step by step what is done; leave --range and other prompts out.")
@@ -89,7 +95,36 @@ def prompts_of(args: argparse.Namespace) -> PromptSet:
             f'Say what to segment, for example --box "{_FORMS["--box"].example}"; medsam2 segment --help lists the ways.'
         )
     first, last = (given.first, given.last) if args.range is None else range_of(args.range)
-    return PromptSet(in_order(prompts), given.axis, first, last)
+    return replace(given, prompts=in_order(prompts), first=first, last=last)
+
+
+def _plane(args: argparse.Namespace, given: PromptSet) -> SlicePlane | None:
+    """The plane of the command line, or of the file. Raises OptionError or PromptError where slices would be counted twice."""
+    asked = None if args.plane is None else plane_of(args.plane)
+    if asked is not None and (given.axis is not None or given.plane not in (None, asked)):
+        raise PromptError(f"{args.prompts} counts slices in its own way, so --plane does not fit it; leave --plane out.")
+    plane = asked or given.plane
+    if plane is not None and args.axis is not None:
+        raise OptionError("--axis counts slices along an axis, but they are counted across a plane; leave --axis out.")
+    return plane
+
+
+def plane_of(text: str) -> SlicePlane:
+    """`SPACE:NORMAL` or `SPACE:NORMAL:POINT`."""
+    from MedSAM2Lib.geometry import to_lps
+    from MedSAM2Lib.slice_plane import SlicePlane
+
+    space, *vectors = text.split(":")
+    try:
+        if space.strip() not in _SPACES or len(vectors) not in (1, 2):
+            raise ValueError
+        normal, *points = (to_lps(_floats(vector, 3), space.strip()).tolist() for vector in vectors)
+    except ValueError as error:
+        raise OptionError(
+            f'--plane is written "SPACE:NORMAL" or "SPACE:NORMAL:POINT", as "ras:0.3,0,0.95" or "lps:0,0.5,1:12,-30,45", but '
+            f'"{text}" came.'
+        ) from error
+    return SlicePlane.normal_to(normal, tuple(points[0]) if points else None)
 
 
 def parse_prompt(option: str, text: str) -> NamedPrompt:
@@ -153,6 +188,8 @@ def _parse_box(text: str) -> tuple[str, FilePrompt]:
     from MedSAM2Lib.prompts import Box
 
     name, index, corners = _split(text, 3)
+    if index.strip() in _SPACES:
+        return name, _in_world("box", index, corners, 2)
     return name, Box(int(index), *_floats(corners, 4))
 
 
@@ -160,6 +197,8 @@ def _parse_recist(text: str) -> tuple[str, FilePrompt]:
     from MedSAM2Lib.prompts import RecistLine
 
     name, index, ends = _split(text, 3)
+    if index.strip() in _SPACES:
+        return name, _in_world("recist", index, ends, 2)
     return name, RecistLine(int(index), *_floats(ends, 4))
 
 
@@ -167,6 +206,8 @@ def _parse_box3d(text: str) -> tuple[str, FilePrompt]:
     from MedSAM2Lib.prompts import Box3D
 
     name, slices, corners = _split(text, 3)
+    if slices.strip() in _SPACES:
+        return name, _in_world("box3d", slices, corners, 2)
     first, _, last = slices.partition("-")
     return name, Box3D(int(first), int(last), *_floats(corners, 4))
 
@@ -176,8 +217,19 @@ def _parse_point(text: str) -> tuple[str, FilePrompt]:
 
     signed = text.rstrip().endswith((":+", ":-"))
     name, index, place, sign = _split(text if signed else f"{text}:+", 4)
+    labels = (sign.strip() == "+",)
+    if index.strip() in _SPACES:
+        return name, _in_world("points", index, place, 1, labels)
     x, y = _floats(place, 2)
-    return name, Points(int(index), (x,), (y,), (sign.strip() == "+",))
+    return name, Points(int(index), (x,), (y,), labels)
+
+
+def _in_world(kind: Kind, space: str, text: str, count: int, labels: tuple[bool, ...] = ()) -> FilePrompt:
+    """A prompt of so many places in mm."""
+    from MedSAM2Lib.world_prompts import WorldPrompt
+
+    values = iter(_floats(text, 3 * count))
+    return WorldPrompt(kind, space.strip(), tuple(zip(values, values, values, strict=True)), labels)
 
 
 def _parse_mask(text: str) -> tuple[str, FilePrompt]:

@@ -51,6 +51,7 @@ class Embeddings:
         self._sees_neighbours = ordered and network.config.neighbour_channels
         self._kept: OrderedDict[_Key, ImageFeatures] = OrderedDict()
         self._kept_bytes = 0
+        self._in_main_memory = False  # though the network is elsewhere
         self.encoded = 0  # slices sent through the encoder so far
 
     def features(self, slice_index: int, view: View, direction: int = FORWARD) -> ImageFeatures:
@@ -59,7 +60,8 @@ class Embeddings:
         if key not in self._kept:
             self._encode([key])
         self._kept.move_to_end(key)
-        return self._kept[key]
+        kept = self._kept[key]
+        return _moved(kept, self._network.device) if self._in_main_memory else kept
 
     def prefetch(self, slice_indices: Sequence[int], view: View, direction: int = FORWARD) -> None:
         """When the first of these slices is missing: encodes it and those that follow, as many as are encoded at once."""
@@ -67,6 +69,17 @@ class Embeddings:
         missing = [key for key in keys if key not in self._kept]
         if len(missing) > 1 and missing[0] == keys[0]:  # else full batches would be followed by small ones
             self._encode(missing)
+
+    @property
+    def in_main_memory(self) -> bool:
+        """Whether features are kept in the machine's memory rather than in a GPU's."""
+        return self._in_main_memory or self._network.device.type == "cpu"
+
+    def move_to_main_memory(self) -> None:
+        """Keeps features there from now on; each is brought to the network when it is asked for."""
+        self._in_main_memory = True
+        for key, features in self._kept.items():
+            self._kept[key] = _moved(features, torch.device("cpu"))
 
     @property
     def kept_bytes(self) -> int:
@@ -92,6 +105,8 @@ class Embeddings:
         for row, key in enumerate(keys):
             # A copy: a view of the batch would keep the whole batch alive.
             features = ImageFeatures(*(level.clone() for level in encoded.row(row))) if len(keys) > 1 else encoded
+            if self._in_main_memory:
+                features = _moved(features, torch.device("cpu"))
             self._kept[key] = features
             self._kept_bytes += _bytes(features)
         self._drop_beyond(self._byte_budget, least=len(keys))
@@ -105,6 +120,10 @@ class Embeddings:
             shown = [other if 0 <= other < self._slice_count else index for other in around]
         side = self._network.config.image_size
         return torch.cat([slice_to_frame(self._read_slice(other), view, side) for other in shown])
+
+
+def _moved(features: ImageFeatures, device: torch.device) -> ImageFeatures:
+    return ImageFeatures(*(level.to(device) for level in features))
 
 
 def _bytes(features: ImageFeatures) -> int:

@@ -2,17 +2,17 @@
 
 What a session knows of its objects is never changed, only replaced, so a step back is to take up what was there before.
 Slices that a step left alone are the same records before and after it and take room once; memories that only the history
-holds are dropped, and made again when they are needed.
+holds are dropped, and made again when they are needed; logits are packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from MedSAM2Lib.inference.objects import SegmentedObject
 
-__all__ = ["Changes", "History", "Moment", "changes"]
+__all__ = ["Changes", "History", "Moment", "Moments", "changes"]
 
 _MOST_STEPS = 1000  # however little room they take
 
@@ -24,15 +24,15 @@ Changes = dict[str, list[int]]  # slices by object
 class Moment:
     """What there was before a step, or, of one that was undone, after it.
 
-    lost    bytes of what was there before the step and not after it
-    gained  bytes of what was there after the step and not before it
+    nbytes  of what is not there on the other side of the step; None while the step goes on
     """
 
     label: str
     objects: Objects
-    lost: int = 0
-    gained: int = 0
-    measured: bool = False  # whether these are known: not while the step goes on
+    nbytes: int | None = None
+
+
+Moments = tuple[list[Moment], list[Moment]]  # those before what there is, and those that were undone
 
 
 class History:
@@ -42,6 +42,23 @@ class History:
         self._byte_budget = byte_budget
         self._past: list[Moment] = []
         self._future: list[Moment] = []  # what was undone last comes last
+
+    def recent(self, objects: Objects, steps: int, byte_budget: int) -> Moments:
+        """The last moments, at most so many and so many bytes of them; `objects` is what there is."""
+        self._measure(objects)
+        past, future = list(self._past), list(self._future)
+        while len(past) + len(future) > steps or sum(moment.nbytes or 0 for moment in (*past, *future)) > byte_budget:
+            (past or future).pop(0)
+        return past, future
+
+    def resume(self, moments: Moments, objects: Objects) -> None:
+        """Takes up what `recent` gave; `objects` is what there is, as then."""
+        self._past, self._future = (list(each_way) for each_way in moments)
+        for each_way in (self._past, self._future):
+            there = [*(moment.objects for moment in each_way), objects]
+            for moment, beside in zip(each_way, there[1:], strict=True):
+                moment.nbytes = _packed_bytes(moment.objects, beside)
+        self._keep_to_budget()
 
     @property
     def undo_label(self) -> str:
@@ -58,7 +75,7 @@ class History:
     @property
     def nbytes(self) -> int:
         """What only the history holds of masks and logits."""
-        return sum(moment.lost for moment in self._past) + sum(moment.gained for moment in self._future)
+        return sum(moment.nbytes or 0 for moment in (*self._past, *self._future))
 
     def begin(self, label: str, objects: Objects) -> Moment:
         """Notes what there is before a step. What was undone is forgotten."""
@@ -83,18 +100,13 @@ class History:
         return self._moved(self._future, self._past, objects)
 
     def _measure(self, objects: Objects) -> None:
-        """Of the last step, which led to `objects`: what it lost and gained, unless that is known."""
-        if not self._past or self._past[-1].measured:
-            return
-        step = self._past[-1]
-        before, after = _only_in(step.objects, objects), _only_in(objects, step.objects)
-        step.lost, step.gained, step.measured = _bytes_beyond(before, after), _bytes_beyond(after, before), True
-        _fade(before, after)
+        """Of the last step, which led to `objects`: what it left behind, unless that is known."""
+        if self._past and self._past[-1].nbytes is None:
+            self._past[-1].nbytes = _packed_bytes(self._past[-1].objects, objects)
 
     def _moved(self, origin: list[Moment], goal: list[Moment], objects: Objects) -> Objects:
         moment = origin.pop()
-        goal.append(replace(moment, objects=objects))
-        _fade(_only_in(objects, moment.objects), _only_in(moment.objects, objects))
+        goal.append(Moment(moment.label, objects, _packed_bytes(objects, moment.objects)))
         self._keep_to_budget()
         return moment.objects
 
@@ -109,20 +121,18 @@ def _only_in(these: Objects, those: Objects) -> list[SegmentedObject]:
     return [target for target in these.values() if id(target) not in known]
 
 
-def _bytes_beyond(targets: Sequence[SegmentedObject], others: Sequence[SegmentedObject]) -> int:
-    """What the records of some objects take that others do not have."""
-    known = {id(record) for target in others for record in target.all_records()}
-    own = {id(record): record for target in targets for record in target.all_records()}
-    return sum(record.nbytes for place, record in own.items() if place not in known)
-
-
-def _fade(targets: Sequence[SegmentedObject], others: Sequence[SegmentedObject]) -> None:
-    """Drops the maps of memories that others, which are in use, do not have."""
-    in_use = {id(memory) for target in others for memory in target.memories()}
-    for target in targets:
+def _packed_bytes(held: Objects, in_use: Objects) -> int:
+    """Makes small what only the history holds of some objects, while others are in use; the bytes of it."""
+    left, there = _only_in(held, in_use), _only_in(in_use, held)
+    known = {id(part) for target in there for part in (*target.all_records(), *target.memories())}
+    records = {id(record): record for target in left for record in target.all_records() if id(record) not in known}
+    for target in left:
         for memory in target.memories():
-            if id(memory) not in in_use:
+            if id(memory) not in known:
                 memory.fade()
+    for record in records.values():
+        record.kept.pack()
+    return sum(record.nbytes for record in records.values())
 
 
 def changes(before: Objects, after: Objects) -> Changes:

@@ -83,6 +83,7 @@ class _Answer:
     logits: Tensor  # (1, 1, S / 4, S / 4) float16 on the CPU
     view: View
     confidence: SliceConfidence
+    appearance: Tensor  # as `memory.entry` has it
     painted: npt.NDArray[np.bool_] | None = None  # a person's mask, kept to the pixel
 
 
@@ -101,6 +102,23 @@ class _Object:
         return replace(
             self, boxes=dict(self.boxes), clicks=dict(self.clicks), prompted=dict(self.prompted), answers=dict(self.answers)
         )
+
+
+@dataclass
+class _Pass:
+    """One object on its way through the set.
+
+    place    in the order, of the next image; stands for time
+    leaders  by image, answers that have the object
+    """
+
+    tracker: Tracker
+    place: int
+    leaders: dict[int, _Answer] = field(default_factory=dict)
+
+    def know(self, index: int, answer: _Answer) -> None:
+        if (answer.logits > 0).any():
+            self.leaders[index] = answer
 
 
 class ImageSet:
@@ -188,7 +206,7 @@ class ImageSet:
         painted: npt.NDArray[np.bool_] | None = None,
     ) -> _Answer:
         target.prompted[index] = features.stride16, prediction, view
-        target.answers[index] = answer = self._answered(prediction, view, True, painted)
+        target.answers[index] = answer = self._answered(prediction, view, features, True, painted)
         return answer
 
     def _new_tracker(self) -> Tracker:
@@ -216,34 +234,52 @@ class ImageSet:
         return self._propagate(self.plan(objects))
 
     def _propagate(self, plan: Sequence[tuple[str, int]]) -> Generator[SliceResult, None, None]:
-        trackers: dict[str, tuple[Tracker, int]] = {}  # of each object, with its place in the order
+        passes: dict[str, _Pass] = {}
         for name, index in plan:
-            if name not in trackers:
-                trackers[name] = self._tracker_of(self._objects[name])
-            tracker, place = trackers[name]
-            answer = self._track(self._objects[name], tracker, place, index)
-            trackers[name] = tracker, place + 1
-            yield self._result(name, index, answer)
+            if name not in passes:
+                passes[name] = self._begun(self._objects[name])
+            yield self._result(name, index, self._track(self._objects[name], passes[name], index))
 
-    def _tracker_of(self, target: _Object) -> tuple[Tracker, int]:
-        """A tracker that knows the prompted images, numbered by the order of prompting; and the next number."""
-        tracker = self._new_tracker()
-        for place, (stride16, prediction, view) in enumerate(target.prompted.values()):
-            tracker.expect_answer(place, stride16, prediction, view)
-        return tracker, len(target.prompted)
+    def _begun(self, target: _Object) -> _Pass:
+        """A pass that knows the prompted images, in the order of prompting."""
+        begun = _Pass(self._new_tracker(), len(target.prompted))
+        for place, (index, (stride16, prediction, view)) in enumerate(target.prompted.items()):
+            begun.tracker.expect_answer(place, stride16, prediction, view)
+            begun.know(index, target.answers[index])
+        return begun
 
     @torch.inference_mode()
-    def _track(self, target: _Object, tracker: Tracker, place: int, index: int) -> _Answer:
-        """The mask of an image from memory. `place` in the order stands for time."""
+    def _track(self, target: _Object, running: _Pass, index: int) -> _Answer:
+        """The mask of an image from memory."""
         view = self._search_view(target, index)
         while True:
-            prediction = tracker.track(place, self.embeddings.features(index, view), _ONWARD, view=view)
+            features = self.embeddings.features(index, view)
+            hint = self._hint(running, index, view, features) if self._network.config.follow_mask else None
+            prediction = running.tracker.track(running.place, features, _ONWARD, hint, view)
             mask = self._to_mask(prediction.logits, index, view)
             if not view.cuts(mask):
                 break
             view = view.widened(_bounds(mask), _WIDEN_FACTOR, *self.images[index].shape)
-        target.answers[index] = answer = self._answered(prediction, view, False)
+        target.answers[index] = answer = self._answered(prediction, view, features, False)
+        running.place += 1
+        running.know(index, answer)
         return answer
+
+    def _hint(self, running: _Pass, index: int, view: View, features: ImageFeatures) -> Tensor | None:
+        """(1, 1, S / 4, S / 4): of the images known to have the object, the logits of the one that looks most like this one,
+        laid over this one. A network that follows the mask of a neighbouring slice finds little without."""
+        if not running.leaders:
+            return None
+        here = appearance(features.stride16).flatten()
+
+        def likeness(known: tuple[int, _Answer]) -> float:
+            return float(F.cosine_similarity(known[1].appearance.flatten(), here, dim=0))
+
+        leader, answer = max(running.leaders.items(), key=likeness)
+        logits = answer.logits.float().to(self._network.device)
+        on_image = logits_to_slice(logits, answer.view, *self.images[leader].shape)[None, None]
+        laid_over = F.interpolate(on_image, size=self.images[index].shape, mode="bilinear", align_corners=False)
+        return logits_to_frame(laid_over[0, 0], view, logits.shape[-1])
 
     @torch.inference_mode()
     def _order(self, target: _Object) -> list[int]:
@@ -303,11 +339,16 @@ class ImageSet:
         return largest_component(mask) if self.options.keep_largest else mask
 
     def _answered(
-        self, prediction: MaskPrediction, view: View, prompted: bool, painted: npt.NDArray[np.bool_] | None = None
+        self,
+        prediction: MaskPrediction,
+        view: View,
+        features: ImageFeatures,
+        prompted: bool,
+        painted: npt.NDArray[np.bool_] | None = None,
     ) -> _Answer:
         confidence = SliceConfidence(float(prediction.iou), float(prediction.object_score.sigmoid()), prompted)
         logits = prediction.logits.clamp(NO_OBJECT_LOGIT, -NO_OBJECT_LOGIT).half().cpu()
-        return _Answer(logits, view, confidence, painted)
+        return _Answer(logits, view, confidence, appearance(features.stride16), painted)
 
     def _to_mask(self, logits: Tensor, index: int, view: View) -> npt.NDArray[np.bool_]:
         mask: npt.NDArray[np.bool_] = (logits_to_slice(logits, view, *self.images[index].shape) > 0).cpu().numpy()

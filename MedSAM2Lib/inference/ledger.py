@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from MedSAM2Lib.inference.history import Changes, History, Moment, changes
+from MedSAM2Lib.inference.history import Changes, History, Moment, Moments, changes
 from MedSAM2Lib.inference.objects import SegmentedObject
 from MedSAM2Lib.session_steps import GoOn, Propagate, Redo, SessionStep, Undo
 
@@ -28,12 +28,16 @@ class Running:
 class Ledger:
     """objects   by name; replaced, never changed, because the history holds what there was
     steps     all that was done, in order: done again, it leads to the same objects
+    moments   of the history, where it does not begin here
     """
 
-    def __init__(self, history_bytes: int, objects: _Objects | None = None, steps: Sequence[SessionStep] = ()) -> None:
+    def __init__(
+        self, history_bytes: int, objects: _Objects | None = None, steps: Sequence[SessionStep] = (), moments: Moments = ([], [])
+    ) -> None:
         self.objects: _Objects = objects or {}
         self.steps = list(steps)
         self.history = History(history_bytes)
+        self.history.resume(moments, self.objects)
         self._running: Running | None = None
         self._epoch = 0  # counts what ends a propagation that goes on
 

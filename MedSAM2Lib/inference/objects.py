@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from MedSAM2Lib.frames import View
+from MedSAM2Lib.inference.kept_logits import KeptLogits
 from MedSAM2Lib.inference.late_memory import LateMemory
 from MedSAM2Lib.inference.order import surroundings
 from MedSAM2Lib.inference.tracker import Tracker
@@ -27,7 +28,7 @@ class SliceRecord:
     its memory again."""
 
     packed: PackedMask
-    logits: Tensor  # (1, 1, S / 4, S / 4) float16 on the CPU
+    kept: KeptLogits
     view: View
     direction: int  # in which the slice was looked at: +1 or -1, the direction of its pass
     confidence: SliceConfidence
@@ -41,8 +42,13 @@ class SliceRecord:
         return self.packed.unpacked()
 
     @property
+    def logits(self) -> Tensor:
+        """(1, 1, S / 4, S / 4) float16 on the CPU."""
+        return self.kept.tensor
+
+    @property
     def nbytes(self) -> int:
-        return len(self.packed.bits) + self.logits.nbytes + self.pointer.nbytes
+        return len(self.packed.bits) + self.kept.nbytes + self.pointer.nbytes
 
 
 @dataclass

@@ -27,12 +27,12 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from MedSAM2Lib.agreement import areas, box_on, largest_slice
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.inference.session import Session
-from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.metrics import dice
 from MedSAM2Lib.postprocess import largest_component
-from MedSAM2Lib.prompts import Box, Box3D, Prompt
+from MedSAM2Lib.prompts import Box3D, Prompt
 from MedSAM2Lib.volume import Volume
 
 __all__ = ["AGGREGATIONS", "COUNTS", "Aggregation", "Orientations", "OrientedMask"]
@@ -119,13 +119,13 @@ class Orientations:
             return
         others = [axis for axis in range(3) if axis != self._own]
         for axis in others:
-            yield axis, "outwards", [_box(first, axis, _largest(first, axis))]
+            yield axis, "outwards", [box_on(first, axis, largest_slice(first, axis))]
         if self._count == 6:
             for axis in (self._own, *others):
                 said = self._session.prompts(name) if axis == self._own else []
                 spoken = self._spoken(name) if axis == self._own else set()
                 shoulders = [index for index in _shoulders(first, axis) if index not in spoken]
-                yield axis, "inwards", [*said, *(_box(first, axis, index) for index in shoulders)]
+                yield axis, "inwards", [*said, *(box_on(first, axis, index) for index in shoulders)]
 
     def _along(self, axis: int) -> Session:
         if axis not in self._sessions:
@@ -193,30 +193,12 @@ class _Together:
         return OrientedMask(mask, support, tuple(self._sequences), agreement)
 
 
-def _areas(mask: _Mask, axis: int) -> npt.NDArray[np.intp]:
-    areas: npt.NDArray[np.intp] = np.count_nonzero(np.moveaxis(mask, axis, 0), axis=(1, 2))
-    return areas
-
-
-def _largest(mask: _Mask, axis: int) -> int:
-    """The slice that shows most of a mask."""
-    return int(_areas(mask, axis).argmax())
-
-
 def _shoulders(mask: _Mask, axis: int) -> list[int]:
     """To either side of the largest slice, the last one before the area falls below half of the largest."""
-    areas = _areas(mask, axis)
-    middle = int(areas.argmax())
-    small = np.flatnonzero(areas < _SHOULDER * areas[middle])
+    area = areas(mask, axis)
+    middle = int(area.argmax())
+    small = np.flatnonzero(area < _SHOULDER * area[middle])
     below, above = small[small < middle], small[small > middle]
     low = int(below[-1]) + 1 if len(below) else 0
-    high = int(above[0]) - 1 if len(above) else len(areas) - 1
+    high = int(above[0]) - 1 if len(above) else len(area) - 1
     return sorted({low, high})
-
-
-def _box(mask: _Mask, axis: int, index: int) -> Box:
-    """Around what a mask has on a slice, which must be something."""
-    found = bounding_box(np.moveaxis(mask, axis, 0)[index])
-    assert found is not None, "slices with boxes have the object"
-    rows, columns = found
-    return Box(index, columns.start, rows.start, columns.stop - 1, rows.stop - 1)

@@ -5,6 +5,7 @@ Nothing here is kept between calls but image features: what is known of an objec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
 from MedSAM2Lib.inference.door import SlicePrompt
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
+from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
@@ -34,7 +36,6 @@ __all__ = ["Segmenter"]
 
 _Mask = npt.NDArray[np.bool_]
 
-_LARGEST_LOGIT = 1024.0  # of logits that are kept, as float16; the same that an absent object has everywhere
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -212,8 +213,8 @@ class Segmenter:
         record = target.records.get(index)
         if record is None or not (dropped := record.mask & ~shown).any():
             return
-        logits = self._ruled_out(record.logits.float(), dropped, record.view).half()
-        target.records[index] = record = replace(record, packed=PackedMask.of(shown), logits=logits)
+        logits = self._ruled_out(record.logits.float(), dropped, record.view)
+        target.records[index] = record = replace(record, packed=PackedMask.of(shown), kept=self._kept(logits))
         if target.is_prompted(index):
             target.tracker.expect(self.memory(index, record, record.view, prompted=True))
 
@@ -263,7 +264,7 @@ class Segmenter:
         confidence = SliceConfidence(float(prediction.iou), float(prediction.object_score.sigmoid()), prompted)
         record = SliceRecord(
             packed=PackedMask.of(mask),
-            logits=prediction.logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half().cpu(),
+            kept=self._kept(prediction.logits),
             view=view,
             direction=direction,
             confidence=confidence,
@@ -273,6 +274,9 @@ class Segmenter:
         )
         target.records[index] = record
         return record
+
+    def _kept(self, logits: Tensor) -> KeptLogits:
+        return KeptLogits(logits, math.prod(self.slice_shape))
 
     def memory(self, index: int, record: SliceRecord, view: View, prompted: bool) -> LateMemory:
         """The memory of a slice as seen through a view. It is made of what is kept of the slice, so it can be made again,
@@ -307,7 +311,8 @@ class Segmenter:
         return self.embeddings.features(index, view, target.tracker.tracked_direction.get(index, FORWARD))
 
     def _to_mask(self, logits: Tensor, view: View) -> _Mask:
-        mask: _Mask = (logits_to_slice(logits, view, *self.slice_shape) > 0).cpu().numpy()
+        kept = rounded(logits, math.prod(self.slice_shape))  # so that the mask is that of what is kept
+        mask: _Mask = (logits_to_slice(kept, view, *self.slice_shape) > 0).cpu().numpy()
         cell = view.height * view.width / logits.shape[-1] ** 2  # slice pixels per cell of the logits
         hole = int(self.options.fill_hole_cells * cell)
         return fill_holes(mask, hole) if hole and mask.any() else mask

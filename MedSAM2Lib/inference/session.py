@@ -32,14 +32,14 @@ from MedSAM2Lib.frames import logits_to_slice
 from MedSAM2Lib.inference.assembly import assembled
 from MedSAM2Lib.inference.door import Door
 from MedSAM2Lib.inference.embeddings import Embeddings
-from MedSAM2Lib.inference.history import Changes
+from MedSAM2Lib.inference.history import Changes, Moments
 from MedSAM2Lib.inference.ledger import Ledger, Running
 from MedSAM2Lib.inference.objects import SegmentedObject
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.order import Step
 from MedSAM2Lib.inference.propagation import ObjectPass, route
 from MedSAM2Lib.inference.segmenter import Segmenter
-from MedSAM2Lib.inference.state import Setting, read_state, written_state
+from MedSAM2Lib.inference.state import Setting, Written, read_state, written_state
 from MedSAM2Lib.intensity import apply_window, resolve_window
 from MedSAM2Lib.memory.bank import MemoryBank
 from MedSAM2Lib.prompt_files import recording_to_json
@@ -67,6 +67,9 @@ from MedSAM2Lib.volume import Volume
 __all__ = ["Session", "SessionOptions"]
 
 _ARRAY_AXES = "kji"
+# Of the history in a saved state, which an engine's process writes after each propagation: 2 MB are some 20 of 100 slices.
+_STEPS_SAVED = 30
+_BYTES_SAVED = 2**21
 
 
 class Session:
@@ -77,6 +80,7 @@ class Session:
         self._volume: Volume | None = None
         self._ledger = Ledger(self._options.history_bytes)
         self._replayed: Generator[SliceResult, None, None] | None = None
+        self._written: Written = {}  # of the last state with its history: most of it is in the next one too
         self.last_run: PropagationReport | None = None  # of the last propagation that ended
 
     @property
@@ -370,23 +374,25 @@ class Session:
 
     # ── saving ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def state(self) -> dict[str, Any]:
+    def state(self, history: bool = False) -> dict[str, Any]:
         """All that the session knows of its objects, as a dictionary that `json` can write; `restore` takes it back.
 
-        Image features, memories and the steps to undo are not in it: memories are made anew when a pass needs them, from
-        the logits that are. The volume is not in it either, only its size, axis and window.
+        Image features and memories are not in it: memories are made anew when a pass needs them, from the logits that are.
+        The volume is not in it either, only its size, axis and window.
+
+        history  whether the last 30 steps to undo and undone steps are in it, as far as they take no more than 2 MB
         """
-        return written_state(self._objects, self._setting(), self.recording())
+        moments = self._ledger.history.recent(self._objects, _STEPS_SAVED, _BYTES_SAVED) if history else None
+        return written_state(self._objects, self._setting(), self.recording(), self._written, moments)
 
     @torch.inference_mode()
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up a saved state in place of all objects; there is nothing to undo afterwards.
+        """Takes up a saved state in place of all objects; what can be undone afterwards is what was saved of the history.
 
         Masks are those that were saved, bit for bit, and later calls give what they would have given. Raises StateError
         where the dictionary is damaged, or of another volume, axis, window or network; the session is then as before.
         """
-        objects, steps = read_state(state, self._setting(), self._door, self._segmenter)
-        self._start_anew(objects, steps)
+        self._start_anew(*read_state(state, self._setting(), self._door, self._segmenter))
 
     def recording(self) -> dict[str, Any]:
         """All steps since `set_volume`, in the format of docs/prompts.md: `medsam2 segment --prompts` replays them."""
@@ -431,9 +437,11 @@ class Session:
         window = self.window.low, self.window.high
         return Setting(shape, _ARRAY_AXES[self._axis], window, model.name, model.sha256)
 
-    def _start_anew(self, objects: Mapping[str, SegmentedObject], steps: Sequence[SessionStep]) -> None:
+    def _start_anew(
+        self, objects: Mapping[str, SegmentedObject], steps: Sequence[SessionStep], moments: Moments = ([], [])
+    ) -> None:
         self._ledger.end_propagation()
-        self._ledger = Ledger(self.options.history_bytes, objects, steps)
+        self._ledger = Ledger(self.options.history_bytes, objects, steps, moments)
         self._replayed, self.last_run = None, None
 
     @property

@@ -23,6 +23,8 @@ from torch import Tensor
 from MedSAM2Lib.errors import MedSAM2Error, StateError
 from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.door import Door
+from MedSAM2Lib.inference.history import Moment, Moments
+from MedSAM2Lib.inference.kept_logits import KeptLogits
 from MedSAM2Lib.inference.late_memory import LateMemory
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.segmenter import Segmenter
@@ -32,10 +34,14 @@ from MedSAM2Lib.prompt_json import MaskFile, prompt_from_json, prompt_to_json
 from MedSAM2Lib.prompts import Box, Points
 from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.session_steps import Painted, SessionStep, Spoken, said
+from MedSAM2Lib.world_prompts import WorldPrompt
 
-__all__ = ["Setting", "read_state", "written_state"]
+__all__ = ["Setting", "Written", "read_state", "written_state"]
 
 _FORMAT = "medsam2-session-state/1"
+_LARGEST_OBJECT = 2**26  # bytes of JSON, of one object in the history; a damaged one must not fill the memory
+Written = dict[int, tuple[SliceRecord, dict[str, Any]]]  # by id of the record, which it keeps alive
+
 # What reading something else than was written may raise, from wherever.
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, zlib.error, MedSAM2Error)
 
@@ -54,7 +60,15 @@ class Setting:
 # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def written_state(objects: Mapping[str, SegmentedObject], setting: Setting, recording: Mapping[str, Any]) -> dict[str, Any]:
+def written_state(
+    objects: Mapping[str, SegmentedObject],
+    setting: Setting,
+    recording: Mapping[str, Any],
+    written: Written,
+    moments: Moments | None = None,
+) -> dict[str, Any]:
+    """written  the records of the last state with a history, which are not written again; replaced by those of this one
+    moments  of the history, to be written too"""
     table = _Records()
     content: dict[str, Any] = {
         "format": _FORMAT,
@@ -62,8 +76,33 @@ def written_state(objects: Mapping[str, SegmentedObject], setting: Setting, reco
         "objects": [_object_to_json(target, table) for target in objects.values()],
         "recording": dict(recording),
     }
-    content["records"] = [_record_to_json(record) for record in table.records]
+    shown = len(table.records)
+    if moments is not None:
+        content["history"] = _history_to_json(objects, moments, table)
+    now = {id(record): written.get(id(record)) or (record, _record_to_json(record)) for record in table.records}
+    for record in table.records[shown:]:
+        if id(record) not in written:
+            record.kept.pack()  # which it was before it was looked at
+    if moments is not None:
+        written.clear()
+        written.update(now)
+    content["records"] = [dict(record) for _, record in now.values()]
     return {**content, "checksum": _checksum(content)}
+
+
+def _history_to_json(objects: Mapping[str, SegmentedObject], moments: Moments, table: _Records) -> dict[str, Any]:
+    """Each object once, in however many steps it was the same; those that are in the session stand before the others."""
+    known = {id(target): place for place, target in enumerate(objects.values())}
+    more: list[str] = []
+
+    def place(target: SegmentedObject) -> int:
+        if id(target) not in known:
+            known[id(target)] = len(known)
+            more.append(_packed_text(json.dumps(_object_to_json(target, table), separators=(",", ":")).encode()))
+        return known[id(target)]
+
+    past, future = ([[one.label, [place(each) for each in one.objects.values()]] for one in each_way] for each_way in moments)
+    return {"objects": more, "past": past, "future": future}
 
 
 class _Records:
@@ -122,7 +161,11 @@ def _view_to_json(view: View) -> list[int]:
 
 
 def _tensor_to_text(tensor: Tensor) -> str:
-    return base64.b64encode(zlib.compress(tensor.cpu().numpy().tobytes(), 1)).decode()
+    return _packed_text(tensor.cpu().numpy().tobytes())
+
+
+def _packed_text(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 1)).decode()
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -135,17 +178,35 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 def read_state(
     state: Mapping[str, Any], setting: Setting, door: Door, segmenter: Segmenter
-) -> tuple[dict[str, SegmentedObject], list[SessionStep]]:
-    """The objects of a saved state, and the steps that led to them. Raises StateError; nothing is changed."""
+) -> tuple[dict[str, SegmentedObject], list[SessionStep], Moments]:
+    """The objects of a saved state, the steps that led to them, and those to undo. Raises StateError; nothing is changed."""
     _check_whole(state)
     _check_setting(state, setting)
     try:
         records = [_record(content, segmenter) for content in state["records"]]
         targets = [_object(content, records, door, segmenter) for content in state["objects"]]
         steps = read_recording(state["recording"])
+        history = _history(state["history"], targets, records, door, segmenter) if "history" in state else ([], [])
     except _DAMAGE as error:
         raise StateError(f"The saved session is damaged ({_in_words(error)}); segment anew, or take an older copy.") from error
-    return {target.name: target for target in targets}, steps
+    return {target.name: target for target in targets}, steps, history
+
+
+def _history(
+    content: Mapping[str, Any],
+    targets: Sequence[SegmentedObject],
+    records: Sequence[SliceRecord],
+    door: Door,
+    segmenter: Segmenter,
+) -> Moments:
+    unpacked = (json.loads(_unpacked(text, _LARGEST_OBJECT)) for text in content["objects"])
+    known = [*targets, *(_object(one, records, door, segmenter) for one in unpacked)]
+
+    def moment(label: str, places: Sequence[int]) -> Moment:
+        there = {target.name: target for target in (known[_whole(place, 0)] for place in places)}
+        return Moment(str(label), there)
+
+    return [moment(*one) for one in content["past"]], [moment(*one) for one in content["future"]]
 
 
 def _check_whole(state: Mapping[str, Any]) -> None:
@@ -211,8 +272,8 @@ def _object(content: Mapping[str, Any], records: Sequence[SliceRecord], door: Do
 
 def _spoken(content: Any) -> Spoken:
     prompt = prompt_from_json(content, "a prompt", Path())
-    if isinstance(prompt, MaskFile):
-        raise ValueError("a saved session does not name files")
+    if isinstance(prompt, (MaskFile, WorldPrompt)):
+        raise ValueError("a saved session names no files, and places as voxels")
     return prompt
 
 
@@ -240,7 +301,7 @@ def _record(content: Mapping[str, Any], segmenter: Segmenter) -> SliceRecord:
     iou, object_score = _tensor(content["scores"], (2, 1), np.float32).to(device)
     return SliceRecord(
         packed=packed,
-        logits=_tensor(content["logits"], (1, 1, side, side), np.float16),
+        kept=KeptLogits(_tensor(content["logits"], (1, 1, side, side), np.float16), math.prod(packed.shape)),
         view=_view(content["view"]),
         direction=_direction(content["direction"]),
         confidence=SliceConfidence(_finite(confidence["iou"]), _finite(confidence["presence"]), bool(confidence["prompted"])),
@@ -252,11 +313,14 @@ def _record(content: Mapping[str, Any], segmenter: Segmenter) -> SliceRecord:
 
 def _tensor(text: str, shape: tuple[int, ...], kind: type[np.floating[Any]]) -> Tensor:
     wanted = math.prod(shape) * np.dtype(kind).itemsize
-    came = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), wanted)
-    array = np.frombuffer(came, dtype=kind).reshape(shape).copy()
+    array = np.frombuffer(_unpacked(text, wanted), dtype=kind).reshape(shape).copy()
     if not np.isfinite(array).all():
         raise ValueError("a number is not finite")
     return torch.from_numpy(array)
+
+
+def _unpacked(text: str, most: int) -> bytes:
+    return zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most)
 
 
 def _view(content: Sequence[int]) -> View:

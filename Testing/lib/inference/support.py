@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 from Testing.lib.network.parity.weights import SMALL
 
-__all__ = ["PLAIN", "SeesBright", "box_around", "dice", "ellipsoid", "known", "loaded", "opened", "volume_of"]
+__all__ = ["PLAIN", "SeesBright", "box_around", "dice", "ellipsoid", "known", "loaded", "opened", "signed", "volume_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -126,3 +128,10 @@ def _entry(entry: Any) -> tuple[Any, ...]:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.float().cpu().contiguous().numpy().tobytes()
+
+
+def signed(state: dict[str, Any]) -> dict[str, Any]:
+    """With the checksum that belongs to it, as nobody but an attacker would write it."""
+    content = {key: value for key, value in state.items() if key != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
 from MedSAM2Lib.errors import OptionError, PromptError, UsageError, VolumeError
 from MedSAM2Lib.inference.image_set import ImageSet, ImageSetOptions
+from MedSAM2Lib.intensity import apply_window, resolve_window
 from MedSAM2Lib.memory.options import SelfSorting
+from MedSAM2Lib.phantom import make_phantom
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
 from MedSAM2Lib.volume_io.images import ImageOfSet
 from Testing.lib.inference.support import Mask, box_around
@@ -224,3 +227,20 @@ def test_what_is_not_there_cannot_be_asked_for(a_set: ImageSet, a_model: LoadedM
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=r"but .* came"):
         ImageSetOptions(**options)
+
+
+# ── the network that is shipped ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_shipped_network_finds_an_organ_on_images_of_other_sizes_in_any_order() -> None:
+    phantom = make_phantom(0)
+    truth, window = phantom.structures["liver"], resolve_window("auto", phantom.volume)
+    largest = int(truth.sum((1, 2)).argmax())
+    shown = [largest, *(largest + step for step in (5, -4, 3, -5))]
+    cropped = [(slice(0, 128 - 4 * number), slice(number, 128 - number)) for number in range(len(shown))]
+    pictures = [apply_window(phantom.volume.array[k][part], window) for k, part in zip(shown, cropped, strict=True)]
+    truths = [truth[k][part] for k, part in zip(shown, cropped, strict=True)]
+    images = ImageSet(load_model("nano", torch.device("cpu")), [ImageOfSet(f"{n}.png", one) for n, one in enumerate(pictures)])
+    images.add_prompt("liver", box_around(truths[0], 0))
+    for result in images.propagate():
+        assert dice(result.mask, truths[result.slice_index]) > 0.7

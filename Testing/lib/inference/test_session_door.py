@@ -19,7 +19,22 @@ from MedSAM2Lib.inference.embeddings import Embeddings
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, Prompt, RecistLine
 from MedSAM2Lib.results import SliceResult
-from MedSAM2Lib.session_steps import slice_of
+from MedSAM2Lib.session_steps import (
+    AddPrompt,
+    GoOn,
+    Lock,
+    Propagate,
+    Redo,
+    RemoveObject,
+    RemovePrompt,
+    RenameObject,
+    Reset,
+    SessionStep,
+    Undo,
+    Unlock,
+    slice_of,
+    spoken,
+)
 from MedSAM2Lib.volume import Volume
 from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, volume_of
 
@@ -287,9 +302,41 @@ prompts = st.one_of(
     made(lambda a, b, x, y: Box3D(a, b, x, y, x + 4, y + 4), indices, indices, coordinates, coordinates),
     st.sampled_from([make for _, make, _ in BAD]),
 )
-names = st.sampled_from(["organ", "tumour"])
+names = st.sampled_from(["organ", "organ", "tumour", "tumour", ""])
 several = st.lists(indices, max_size=3)
 prompting = st.tuples(st.just("prompt"), names, prompts)
+
+
+@dataclass(frozen=True)
+class StepToBe:
+    """A step of a recording, made when it is used: its prompt may be one that cannot be."""
+
+    make: Callable[[], SessionStep]
+    may_change_locked: bool
+
+    def __call__(self) -> SessionStep:
+        return self.make()
+
+
+def stepped(kind: Callable[..., SessionStep], *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[StepToBe]:
+    changes_locked = kind in (Undo, Redo, Unlock, RenameObject, RemoveObject, Reset)
+    return st.tuples(*parts).map(lambda values: StepToBe(lambda: kind(*values), changes_locked))
+
+
+counts = st.none() | st.integers(0, 6)
+one_or_all = st.none() | st.tuples(names)
+steps = st.one_of(
+    stepped(lambda name, make: AddPrompt(name, spoken(make())), names, prompts),
+    stepped(Propagate, one_or_all, st.none() | indices, st.none() | indices, st.booleans(), counts),
+    stepped(GoOn, counts),
+    stepped(Lock, names, several.map(tuple)),
+    stepped(Unlock, names, st.none() | several.map(tuple)),
+    stepped(RemovePrompt, names, indices),
+    stepped(RenameObject, names, names),
+    stepped(RemoveObject, names),
+    *(stepped(kind) for kind in (Undo, Redo, Reset)),
+)
+QUESTIONS = ("mask", "slice_mask", "slice_logits", "confidence", "prompts", "locked", "memory", "volume_ml", "plan", "recording")
 calls = st.one_of(
     prompting,
     prompting,
@@ -300,18 +347,51 @@ calls = st.one_of(
     st.tuples(st.just("unlock"), names, st.none() | several),
     st.tuples(st.just("remove prompt"), names, indices),
     st.tuples(st.just("rename"), names, st.sampled_from(["organ", "tumour", "cyst", ""])),
-    st.tuples(st.just("damaged state")),
+    st.tuples(st.sampled_from(["save", "restore", "damaged state"])),
+    st.tuples(st.just("volume"), st.sampled_from([("z", "auto"), ("k", "10:5")])),
+    st.tuples(st.just("ask"), st.sampled_from(QUESTIONS), names, indices),
     st.tuples(st.sampled_from(["undo", "redo"])),
     st.tuples(st.sampled_from(["undo", "redo"])),
     st.tuples(st.just("remove"), st.just("tumour")),
     st.tuples(st.just("reset")),
+    st.tuples(st.just("as a step"), steps),
+    st.tuples(st.just("as a step"), steps),
 )
-MAY_CHANGE_LOCKED = ("undo", "redo", "unlock", "rename", "remove", "reset")
+MAY_CHANGE_LOCKED = ("undo", "redo", "unlock", "rename", "remove", "reset", "restore")
 
 
-def carry_out(session: Session, call: tuple[Any, ...], running: list[Generator[SliceResult, None, None]]) -> None:
-    """running  the propagation that was begun last, if any; it may go on whatever else has been done meanwhile"""
+@dataclass
+class Course:
+    """What a sequence of calls has to remember.
+
+    running  the propagation that was begun last, if any; it may go on whatever else has been done meanwhile
+    saved    the state to go back to
+    origin   the objects to which all steps back lead
+    """
+
+    running: list[Generator[SliceResult, None, None]]
+    saved: dict[str, Any]
+    origin: Any
+
+
+def carry_out(session: Session, call: tuple[Any, ...], course: Course) -> None:
+    running = course.running
     match call:
+        case ("as a step", step):
+            list(session.perform(step()))
+        case "volume", (axis, window):
+            session.set_volume(volume_of(ellipsoid(SHAPE)), axis, window)
+        case "ask", question, name, index:
+            before = everything(session)
+            try:
+                ask(session, question, name, index)
+            finally:
+                assert everything(session) == before
+        case ("save",):
+            course.saved = session.state()
+        case ("restore",):
+            session.restore(course.saved)
+            course.origin = course.saved["objects"]
         case "prompt", name, make:
             result = session.add_prompt(name, make())
             assert result.mask.shape == SHAPE[1:]
@@ -343,6 +423,25 @@ def carry_out(session: Session, call: tuple[Any, ...], running: list[Generator[S
             session.remove_object(name)
         case ("reset",):
             session.reset()
+
+
+def ask(session: Session, question: str, name: str, index: int) -> None:
+    match question:
+        case "slice_mask" | "slice_logits":
+            getattr(session, question)(name, index)
+        case "plan":
+            session.plan([name], index)
+        case "recording":
+            session.recording()
+        case _:
+            getattr(session, question)(name)
+
+
+def everything(session: Session) -> tuple[Any, ...]:
+    """All that a call could change."""
+    ledger = session._ledger
+    steps = session.undo_label, session.redo_label, session.history_bytes
+    return session.state(), known(session), steps, session.last_run, ledger._running, ledger._epoch, id(session.embeddings)
 
 
 def check(session: Session) -> None:
@@ -389,22 +488,22 @@ def test_any_sequence_of_calls_leaves_a_session_that_holds_together(
     a_model: LoadedModel, a_small_volume: Volume, asked: list[tuple[Any, ...]], zoom: float | None, stop_after: int
 ) -> None:
     session = opened(a_model, a_small_volume, replace(PLAIN, zoom=zoom, stop_after=stop_after))
-    start = session.state()
+    course = Course([], session.state(), session.state()["objects"])
     session.add_prompt("organ", BOX)
-    running = [session.propagate()]
+    course.running.append(session.propagate())
     for call in asked:
-        before, locked = session.state(), locked_masks(session)
+        before, locked = everything(session), locked_masks(session)
         try:
-            carry_out(session, call, running)
+            carry_out(session, call, course)
         except (UsageError, StateError):
             assert call[0] != "go on"
-            assert session.state() == before
-        if call[0] not in MAY_CHANGE_LOCKED:
+            assert everything(session) == before
+        if call[0] not in MAY_CHANGE_LOCKED and not (call[0] == "as a step" and call[1].may_change_locked):
             assert locked.items() <= locked_masks(session).items()
         check(session)
     end = known(session)
     steps = undone(session)
-    assert session.state()["objects"] == start["objects"]
+    assert session.state()["objects"] == course.origin
     for _ in range(steps):
         session.redo()
     if steps:

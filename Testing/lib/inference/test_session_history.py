@@ -15,7 +15,8 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.memory.options import MEMORIES, Memory
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
 from MedSAM2Lib.volume import Volume
-from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, volume_of
+from Testing.lib.inference.support import PLAIN, Mask, SeesBright, ellipsoid, known, loaded, opened, volume_of
+from Testing.lib.network.parity.weights import SMALL
 
 SHAPE = (8, 20, 24)
 BOX = Box(3, 5, 6, 14, 13)
@@ -191,10 +192,11 @@ def test_what_is_done_meanwhile_is_a_step_of_its_own(a_session: Session) -> None
 # ── room ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_propagation_takes_less_than_two_bits_a_voxel(a_seeing_model: LoadedModel) -> None:
-    """Slices twice as wide as the network's image, as 512 pixels are to nano and 1024 to MedSAM2."""
+@pytest.mark.parametrize("image_size", [64, 128, 256], ids=["half as wide", "as wide", "twice as wide"])
+def test_a_propagation_takes_less_than_two_bits_a_voxel(image_size: int) -> None:
+    """The network's image beside the slices: of 512 pixels, nano's is a quarter as wide, SAM 2's twice."""
     truth = ellipsoid((12, 128, 128))
-    session = opened(a_seeing_model, volume_of(truth))
+    session = opened(loaded(SeesBright, replace(SMALL, image_size=image_size)), volume_of(truth))
     session.add_prompt("ball", Box(6, 30, 30, 90, 90))
     list(session.propagate())
     assert session.history_bytes == 0  # everything is in use
@@ -203,6 +205,21 @@ def test_a_propagation_takes_less_than_two_bits_a_voxel(a_seeing_model: LoadedMo
     assert 0.1 < bits < 2
     list(session.propagate(first=5, last=7, redo=True))
     assert 8 * session.history_bytes / truth.size < 1.3 * bits  # slices that were left alone are shared
+
+
+def test_logits_are_packed_while_only_the_history_holds_them() -> None:
+    session = opened(loaded(SeesBright, replace(SMALL, image_size=256)), volume_of(ellipsoid((6, 64, 64))))
+    session.add_prompt("ball", Box(3, 15, 15, 45, 45))
+    list(session.propagate())
+    before = known(session)
+    list(session.propagate(redo=True))
+    after, packed = known(session), session.history_bytes
+    session.undo()
+    assert session.history_bytes < 1.1 * packed  # of what can be done again
+    assert known(session) == before
+    session.redo()
+    assert session.history_bytes == packed
+    assert known(session) == after
 
 
 def test_history_holds_no_maps(a_session: Session) -> None:

@@ -160,7 +160,7 @@ def test_masks_in_files_are_steps_too_but_not_of_a_recording(tmp_path: Path) -> 
     (step,) = read_prompts(path).steps
     assert isinstance(step, AddMaskFile)
     assert (step.object, step.mask.path, step.mask.label) == ("a", tmp_path / "a.nrrd", 2)
-    with pytest.raises(ValueError, match="does not name files"):
+    with pytest.raises(ValueError, match="names no files"):
         read_recording(content)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.memory.options import MEMORIES, Memory
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
 from MedSAM2Lib.volume import Volume
-from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, volume_of
+from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, signed, volume_of
 
 SHAPE = (8, 20, 24)
 BOX = Box(3, 5, 6, 14, 13)
@@ -109,6 +108,35 @@ def test_a_restored_session_has_nothing_to_undo_but_knows_what_was_done(a_sessio
         a_session.undo()
 
 
+def test_a_state_with_its_history_can_be_undone_as_before(a_session: Session) -> None:
+    a_session.undo()
+    state = json.loads(json.dumps(a_session.state(history=True)))
+    target = Session(a_session.model, CLOSE)
+    target.set_volume(a_session._checked_volume(), "k", "0:255")
+    target.restore(state)
+    assert known(target) == known(a_session)
+    assert target.history_bytes == a_session.history_bytes
+    for step, label in [("undo", "undo_label")] * 3 + [("redo", "redo_label")] * 5:
+        assert getattr(target, label) == getattr(a_session, label)
+        assert getattr(target, step)() == getattr(a_session, step)()
+        assert known(target) == known(a_session)
+    goes_on(target)
+    goes_on(a_session)
+    assert known(target) == known(a_session)
+
+
+def test_a_state_holds_the_last_thirty_steps(a_session: Session) -> None:
+    for _ in range(20):
+        a_session.lock("liver", [6])
+        a_session.unlock("liver", [6])
+    restored = a_session.state(history=True)
+    a_session.restore(restored)
+    for _ in range(30):
+        a_session.undo()
+    assert not a_session.can_undo
+    assert a_session.locked("liver") == [2]
+
+
 def test_a_state_does_not_change_with_its_session(a_session: Session) -> None:
     state = a_session.state()
     before = copy.deepcopy(state)
@@ -125,13 +153,6 @@ def test_a_state_takes_less_room_than_its_logits(a_session: Session) -> None:
 
 
 # ── what is no state of this session ──────────────────────────────────────────────────────────────────────────────────
-
-
-def signed(state: dict[str, Any]) -> dict[str, Any]:
-    """With the checksum that belongs to it, as nobody but an attacker would write it."""
-    content = {key: value for key, value in state.items() if key != "checksum"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return {**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def assert_refused(session: Session, state: Any, said: str) -> None:
@@ -175,7 +196,7 @@ def test_whatever_is_damaged_is_found(a_session: Session) -> None:
 @pytest.mark.parametrize("value", [None, -7, 10**9, "?", [], {}, [[]], 0.5, "AAAA"], ids=repr)
 def test_a_damage_under_a_right_checksum_is_an_error_or_harmless(a_session: Session, value: Any) -> None:
     """No other exception, and never half of a state; a view or a lock may still be another one than was saved."""
-    state = a_session.state()
+    state = a_session.state(history=True)
     target = Session(a_session.model, CLOSE)
     target.set_volume(a_session._checked_volume(), "k", "0:255")
     for path in places(state)[1:]:
@@ -186,6 +207,9 @@ def test_a_damage_under_a_right_checksum_is_an_error_or_harmless(a_session: Sess
             target.restore(signed(changed(state, path, value)))
         except StateError:
             assert known(target) == before
+        else:
+            while target.can_undo:
+                target.undo()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""What a correction costs beside a pass through the whole volume, and what a step to undo takes of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from MedSAM2Lib.benchmark.compare import PLAIN, Plan
+from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
+from MedSAM2Lib.checkpoints.loading import LoadedModel
+from MedSAM2Lib.inference.session import Session
+from MedSAM2Lib.prompts import Points
+
+__all__ = ["Corrections", "measure_corrections"]
+
+_REPEATS = 3
+_LEAST_APART = 2  # slices from the correction to the locked ones: one at least is segmented again
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """Seconds; image features of all slices are there, as they are when a person corrects.
+
+    tracked     slices that a pass through the whole volume segments
+    recomputed  of these, those that are segmented again after a click between two locked slices
+    whole_pass  all of them again
+    encode      one slice through the image encoder
+    measured    the click, and what is segmented again
+    undo_bits   what the step back from the whole pass holds, bits per voxel of the slices that it segmented
+    """
+
+    tracked: int
+    recomputed: int
+    whole_pass: float
+    encode: float
+    measured: float
+    undo_bits: float
+
+    @property
+    def predicted(self) -> float:
+        """The share of the slices of a whole pass, and one encode."""
+        return self.recomputed / self.tracked * self.whole_pass + self.encode
+
+
+@torch.inference_mode()
+def measure_corrections(model: LoadedModel, plan: Plan) -> Corrections:
+    """One object on the benchmark's volume, from a box on slice 0; a click on its middle slice. Everything is done several
+    times, in turns, so that what else the machine does falls on all alike; the corrections are taken back."""
+    size = model.network.config.image_size
+    session = Session(model, replace(PLAIN, agreement=0))  # random masks agree or not by chance
+    session.set_volume(random_volume(size, plan.slices))
+    session.add_prompt("object", object_boxes(size, 1)[0])
+    tracked = len(list(session.propagate()))
+    middle = plan.slices // 2
+    apart = max(_LEAST_APART, plan.slices // 4)
+    locked = [index for index in (middle - apart, middle + apart) if 0 <= index < plan.slices]
+    click = Points(middle, (size * 0.55,), (size * 0.5,), (True,))
+    frame = torch.zeros(1, 3, size, size, device=model.network.device)
+    recomputed = 0
+
+    def correct() -> None:
+        nonlocal recomputed
+        session.add_prompt("object", click)
+        recomputed = len(list(session.propagate()))
+
+    whole, encode, corrections = [], [], []
+    for _ in range(_REPEATS):
+        whole.append(_seconds(model, lambda: list(session.propagate(redo=True))))
+        passes_held = 8 * session.history_bytes / (tracked * size * size)
+        encode.append(_seconds(model, lambda: model.network.encode_image(frame)))
+        session.lock("object", locked)
+        corrections.append(_seconds(model, correct))
+        for _ in range(3 if locked else 2):
+            session.undo()
+    return Corrections(tracked, recomputed, median(whole), median(encode), median(corrections), passes_held / _REPEATS)
+
+
+def _seconds(model: LoadedModel, work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    if model.network.device.type == "cuda":
+        torch.cuda.synchronize(model.network.device)
+    return time.perf_counter() - begun
