@@ -15,6 +15,7 @@ __all__ = ["around_marks", "markdown", "plot_comparisons", "put_into_page"]
 _BEGIN, _END = "<!-- ablation: written by medsam2 ablation -->", "<!-- end of ablation -->"
 _WIDTH, _HEIGHT_PER_VARIANT, _LEAST_HEIGHT = 8.0, 0.26, 2.0  # inches
 _DOTS_PER_INCH = 130
+_LEAST_REACH = 0.02  # of the scale to either side of zero, in Dice
 _COLOR = "#2166ac"
 
 
@@ -37,7 +38,8 @@ def _table(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _interval(value: Interval, sign: str = "") -> str:
-    return f"{value.mean:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+    mean, low, high = (round(figure, 3) + 0.0 for figure in (value.mean, value.low, value.high))  # + 0.0: no "-0.000"
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def put_into_page(page: Path, content: str) -> None:
@@ -85,6 +87,8 @@ def plot_comparisons(path: Path, results: Mapping[str, Sequence[Comparison]], st
         axes.set_title(studies[key].title, fontsize=9, loc="left")
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", alpha=0.3)
+        left, right = axes.get_xlim()
+        axes.set_xlim(min(left, -_LEAST_REACH), max(right, _LEAST_REACH))  # or nothing, magnified, would look like something
     panels[-1].set_xlabel("difference in 3D Dice from SAM 2's rule (mean over structures, 95 % interval)", fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
