@@ -20,7 +20,7 @@ import numpy.typing as npt
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.volume import Volume
 
-__all__ = ["PRESETS", "Window", "apply_window", "resolve_window"]
+__all__ = ["PRESETS", "Window", "apply_window", "is_ct", "resolve_window"]
 
 # MedSAM2's scripts for everything that is not CT.
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 0.5, 99.5
@@ -107,10 +107,15 @@ def apply_window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uin
     return picture.astype(np.uint8)
 
 
+def is_ct(volume: Volume) -> bool:
+    """By DICOM's word, or by a lowest value that only air and lung have."""
+    return volume.modality == "CT" or (volume.modality is None and float(volume.array.min()) <= _LOWEST_VALUE_OF_A_CT)
+
+
 def _auto_window(volume: Volume) -> Window:
     if _is_already_a_picture(volume.array):
         return Window(0.0, 255.0)
-    if volume.modality == "CT" or (volume.modality is None and float(volume.array.min()) <= _LOWEST_VALUE_OF_A_CT):
+    if is_ct(volume):
         return PRESETS[_AUTO_PRESET]
     return _percentile_window(volume.array)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["VoxelBox", "bounding_box", "intersection", "union"]
+__all__ = ["VoxelBox", "bounding_box", "intersection", "slabs", "union"]
 
 VoxelBox = tuple[slice, ...]  # one slice per axis, with start and stop: `mask[box]` is what lies inside
 
@@ -30,3 +33,11 @@ def intersection(one: VoxelBox, other: VoxelBox) -> VoxelBox | None:
     """What two boxes have in common; None where that is nothing."""
     common = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return common if all(part.start < part.stop for part in common) else None
+
+
+def slabs(box: VoxelBox, voxels: int) -> Iterator[VoxelBox]:
+    """A box in parts along its first axis, of about so many voxels, so that none takes long to work on."""
+    first, *others = box
+    thickness = max(voxels // max(math.prod(part.stop - part.start for part in others), 1), 1)
+    for start in range(first.start, first.stop, thickness):
+        yield (slice(start, min(start + thickness, first.stop)), *others)

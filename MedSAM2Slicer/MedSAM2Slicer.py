@@ -35,7 +35,7 @@ class MedSAM2Slicer(ScriptedLoadableModule):
 
         parent.title = "MedSAM2"
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = ["Segmentations", "Markups", "Volumes"]
+        parent.dependencies = ["Segmentations", "Markups", "Volumes", "Terminologies"]
         parent.contributors = ["MedSAM2 for 3D Slicer contributors"]
         parent.helpText = _(
             "Segments a CT or MR volume from a box, a click or a caliper line on one slice: the mask appears, and is followed "

@@ -62,6 +62,17 @@ class Story:
         self.click(view, last)
         self.finish()
 
+    def term(self, text: str, name: str) -> None:
+        """Chooses a term of Slicer's list for the selected object."""
+        self.panel.objects.termButton.click()
+        self.picture(name)
+        window, entry = self.panel.objects.terminology, slicer.vtkSlicerTerminologyEntry()
+        slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(text, entry)
+        window.navigator.setTerminologyEntry(entry)
+        self.settle()
+        window.selectButton.click()
+        self.settle()
+
     def settle(self, seconds: float = 0.3) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -124,6 +135,11 @@ def play(folder: Path) -> None:
     story.finish()
     story.picture("4_review")
 
+    panel.checkOrCancel()
+    story.finish()
+    assert any(mark.agreement is not None for mark in logic.timeline(name)), "other directions were asked"
+    story.picture("5_check")
+
     before = sum(mark.present for mark in logic.timeline(name))
     panel.undo()
     story.finish()
@@ -133,7 +149,13 @@ def play(folder: Path) -> None:
 
     logic.addObject("second")
     story.box("Green", (-34, 0, -34), (34, 0, 34))
-    story.picture("5_second_object")
+    story.picture("6_second_object")
+    story.term(
+        "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
+        "~SCT^64033007^Kidney~SCT^24028007^Right~Anatomic codes - DICOM master list~^^~^^",
+        "7_term",
+    )
+    assert logic.objects()[1].term == "Kidney, Right", logic.objects()[1].terminology
     files = logic.export(folder / "masks.nii.gz")
     assert all(file.is_file() for file in files)
 

@@ -206,12 +206,12 @@ class SelfSortingBank:
 
 def confidence(entry: MemoryEntry) -> float:
     """0..1: the expected IoU times the probability that the object is on the slice."""
-    return float(entry.iou * entry.object_score.sigmoid())
+    return float((entry.iou * entry.object_score.sigmoid()).detach())
 
 
 def _flat(embedding: Tensor | None) -> Tensor:
     assert embedding is not None, "the tracker notes what its slices look like"
-    return embedding.flatten().float()
+    return embedding.detach().flatten().float()  # in training, choosing among memories has no gradient
 
 
 def _generator(seed: int, slice_index: int, direction: int) -> torch.Generator:

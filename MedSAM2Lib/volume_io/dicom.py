@@ -91,7 +91,7 @@ def read_series(folder: Path, uid: str | None) -> tuple[npt.NDArray[Any], Geomet
         geometry = geometry_of(image)
         if reader.HasMetaDataKey(0, THICKNESS_TAG):
             geometry = with_slice_thickness(geometry, reader.GetMetaData(0, THICKNESS_TAG))
-        positions = _positions(reader, len(series.files))
+        positions = _positions(folder, reader, len(series.files))
         if positions is not None and len(positions) == geometry.shape[0]:
             _check_regular(folder, geometry, positions)
         return sitk.GetArrayFromImage(image), geometry, series.modality
@@ -172,14 +172,21 @@ def _without_fourth_dimension(folder: Path, image: Any) -> Any:
     return image[:, :, :, 0]
 
 
-def _positions(reader: Any, count: int) -> npt.NDArray[np.float64] | None:
+def _positions(folder: Path, reader: Any, count: int) -> npt.NDArray[np.float64] | None:
     """(slices, 3) LPS mm from the headers, None where they do not tell (ultrasound, secondary capture)."""
-    rows: list[list[float]] = []
-    for index in range(count):
-        if not reader.HasMetaDataKey(index, _POSITION_TAG):
-            return None
-        rows.append([float(part) for part in reader.GetMetaData(index, _POSITION_TAG).split("\\")])
-    return np.asarray(rows)
+    told = [reader.GetMetaData(n, _POSITION_TAG) for n in range(count) if reader.HasMetaDataKey(n, _POSITION_TAG)]
+    if len(told) < count:
+        return None
+    try:
+        positions = np.array([[float(part) for part in one.split("\\")] for one in told])
+    except ValueError:  # letters, or more numbers in one place than in another
+        positions = np.array([])
+    if positions.shape != (count, 3) or not np.isfinite(positions).all():
+        raise VolumeError(
+            f"{folder}: expected the position of each slice as three numbers, but one of the files has something else; "
+            "it is damaged, copy the folder again."
+        )
+    return positions
 
 
 def _check_regular(folder: Path, geometry: Geometry, positions: npt.NDArray[np.float64]) -> None:

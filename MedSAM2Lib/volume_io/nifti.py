@@ -71,7 +71,7 @@ def check_nifti(path: Path) -> None:
                 return
             stream.seek(header.offset)
             byte_count, bad_count = _survey(stream, header)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+    except (OSError, EOFError, zlib.error, struct.error, ValueError, OverflowError) as error:  # the last two: an offset
         raise VolumeError(f"{path} is damaged or cut short ({error}); copy or convert it again.") from error
     if byte_count < header.voxel_count * header.voxel_bytes:
         raise VolumeError(
@@ -115,7 +115,8 @@ def _parse_header(header: bytes) -> _Header | None:
         rank = min(max(int(dim[0]), 0), 7)
         count = math.prod(max(int(length), 1) for length in dim[1 : rank + 1])
         float_type = order + _FLOAT_TYPES[datatype] if datatype in _FLOAT_TYPES else None
-        return _Header(max(offset, 0), count, max(int(bits), 8) // 8, float_type)
+        voxel_bytes = np.dtype(float_type).itemsize if float_type else max(int(bits), 8) // 8
+        return _Header(max(offset, 0), count, voxel_bytes, float_type)
     return None
 
 

@@ -122,7 +122,7 @@ def _segment_lines(segments: Sequence[Segment], layers: Sequence[_Layer], geomet
                 f"Segment{index}_LabelValue:={index + 1}",
                 f"Segment{index}_Layer:={number}",
                 f"Segment{index}_Extent:={extent}",
-                f"Segment{index}_Tags:=TerminologyEntry:{_TERMINOLOGY}|",
+                f"Segment{index}_Tags:=TerminologyEntry:{_escaped(segment.terminology or _TERMINOLOGY)}|",
             ]
     return [
         *lines,

@@ -42,11 +42,13 @@ class Segment:
     name    what a person calls it
     mask    (k, j, i) bool
     color   red, green, blue, each 0..1; None for the default of its place in the list
+    terminology  what it is, as 3D Slicer's vtkSegment keeps it; None where nothing is known
     """
 
     name: str
     mask: npt.NDArray[np.bool_] = field(repr=False)
     color: tuple[float, float, float] | None = None
+    terminology: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip():

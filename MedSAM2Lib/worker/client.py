@@ -15,7 +15,7 @@ says on which volume. `close_volume` lets go of one. Requests are answered one a
 
 When the engine dies or hangs, what was asked of it fails with EngineError, an EngineDied says why, and the next request
 starts another, in which the volume's session is what it was after the last request that was done: the client keeps each
-volume, its last state, and the steps since. Only what could be undone is forgotten.
+volume, its last state, and the steps since. Of what could be undone the last 30 steps come back.
 
 No torch and no Qt here; one thread uses a client.
 """

@@ -19,12 +19,14 @@ import numpy.typing as npt
 import torch
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
-from MedSAM2Lib.device import choose_device, sensible_threads
+from MedSAM2Lib.device import choose_device, is_out_of_memory, sensible_threads
 from MedSAM2Lib.errors import EngineError, MedSAM2Error, OptionError, ProtocolError, VolumeError
+from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
+from MedSAM2Lib.slice_stack import resample
 from MedSAM2Lib.version import __version__
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.worker.arguments import check_arguments
@@ -33,7 +35,7 @@ from MedSAM2Lib.worker.failures import VolumeAbsentError
 from MedSAM2Lib.worker.machine import memory_budget
 from MedSAM2Lib.worker.methods import METHODS, STREAMING
 from MedSAM2Lib.worker.protocol import Message
-from MedSAM2Lib.worker.relief import is_out_of_memory, relieved, smaller_batches, smaller_cache
+from MedSAM2Lib.worker.relief import features_out_of_gpu, relieved, smaller_batches, smaller_cache
 from MedSAM2Lib.worker.snapshot import Sender
 from MedSAM2Lib.worker.values import pack, unpack
 
@@ -45,10 +47,11 @@ _T = TypeVar("_T")
 
 @dataclass
 class _Open:
-    """A session, its volume, and what the client knows of its state."""
+    """A session, the volume that came for it, the one that it slices, and what the client knows of its state."""
 
     session: Session
     volume: Volume = field(repr=False)
+    sliced: Volume = field(repr=False)  # the same, or what an oblique grid makes of it
     sender: Sender = field(default_factory=Sender)
 
 
@@ -141,7 +144,7 @@ class Engine:
         if (threads is not None and threads < 1) or (memory_bytes is not None and memory_bytes < 1):
             raise OptionError(f"Threads and bytes of memory count from 1, but {threads} and {memory_bytes} came.")
         self._say(None, f"Loading {model}.")
-        loaded = load_model(model, choose_device(device), network)
+        loaded = self._loaded(model, choose_device(device), network)
         torch.set_num_threads(threads or sensible_threads(loaded.network.config))
         self._model, self._budget = loaded, memory_bytes or memory_budget()
         self._open.clear()
@@ -154,6 +157,16 @@ class Engine:
             "memory_bytes": self._budget,
         }
 
+    def _loaded(self, model: str, device: torch.device, network: str | None) -> LoadedModel:
+        """On the processor where a GPU has no room for the model."""
+        try:
+            return load_model(model, device, network)
+        except (MemoryError, RuntimeError) as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        self._say(None, f"Memory is full: {_ON_PROCESSOR}")
+        return load_model(model, torch.device("cpu"), network)
+
     # ── volumes ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _set_volume(
@@ -161,6 +174,7 @@ class Engine:
         volume_id: str,
         volume: Volume | None = None,
         same_as: str | None = None,
+        grid: Geometry | None = None,
         axis: str = "k",
         window: str = "auto",
         options: dict[str, Any] | None = None,
@@ -168,6 +182,7 @@ class Engine:
         """Opens a session on a volume, in place of an earlier one of the same id.
 
         same_as  the id of a session that is open on the same volume, instead of sending it again
+        grid     of an oblique stack, onto which the volume is resampled first; None: the volume's own
         options  fields of SessionOptions that differ from the model's own
         """
         if self._model is None:
@@ -178,9 +193,10 @@ class Engine:
         check_arguments(SessionOptions, options or {})
         own = SessionOptions(zoom=self._model.zoom, depth_prior=self._model.depth_prior)
         session = Session(self._model, replace(own, **(options or {})))
-        self._make_way(volume_id, volume)
-        session.set_volume(volume, axis, window)
-        self._open[volume_id] = _Open(session, volume)
+        sliced = volume if grid is None else resample(volume, grid)
+        self._make_way(volume_id, volume, sliced)
+        session.set_volume(sliced, axis, window)
+        self._open[volume_id] = _Open(session, volume, sliced)
         self._share_out()
 
     def _set_options(self, volume_id: str, options: dict[str, Any]) -> None:
@@ -199,20 +215,24 @@ class Engine:
         self._open.move_to_end(volume_id)
         return self._open[volume_id]
 
-    def _make_way(self, volume_id: str, volume: Volume) -> None:
-        """Closes the sessions used longest ago until a volume fits into the budget beside the others."""
-        if volume.array.nbytes > self._budget:
+    def _make_way(self, volume_id: str, *volumes: Volume) -> None:
+        """Closes the sessions used longest ago until a session's volumes fit into the budget beside the others."""
+        size = self._volume_bytes((), *volumes)
+        if size > self._budget:
             raise VolumeError(
-                f"The volume takes {volume.array.nbytes / 1e6:.0f} MB, but the engine's memory budget is "
+                f"The volume takes {size / 1e6:.0f} MB, but the engine's memory budget is "
                 f"{self._budget / 1e6:.0f} MB; raise it in the settings, or crop the volume."
             )
         others = [name for name in self._open if name != volume_id]
-        while others and self._volume_bytes(others, volume) > self._budget:
+        while others and self._volume_bytes(others, *volumes) > self._budget:
             del self._open[others.pop(0)]
 
     def _volume_bytes(self, names: Iterable[str], *more: Volume) -> int:
         """Of these sessions' volumes; one that several look at counts once."""
-        arrays = {id(volume.array): volume.array for volume in (*more, *(self._open[name].volume for name in names))}
+        opened = [self._open[name] for name in names]
+        arrays = {
+            id(one.array): one.array for one in (*more, *(held for each in opened for held in (each.volume, each.sliced)))
+        }
         return sum(array.nbytes for array in arrays.values())
 
     def _share_out(self) -> None:
@@ -258,7 +278,8 @@ class Engine:
         """What `work` returns, after as many steps to make room as it takes."""
         steps: list[Callable[[], str | None]] = [partial(self._forget_features_of_others, session)]
         if session is not None:
-            steps += [partial(smaller_batches, session.embeddings), partial(smaller_cache, session.embeddings), self._leave_gpu]
+            made = (smaller_batches, features_out_of_gpu, smaller_cache)
+            steps += [*(partial(step, session.embeddings) for step in made), self._leave_gpu]
         return relieved(work, steps, lambda text: self._say(request, text))
 
     def _forget_features_of_others(self, session: Session | None) -> str | None:
@@ -269,12 +290,12 @@ class Engine:
         return f"image features of other volumes are let go ({freed / 1e6:.0f} MB)." if freed else None
 
     def _leave_gpu(self) -> str | None:
-        """Every session goes on on the processor; what could be undone is forgotten."""
+        """Every session goes on on the processor."""
         assert self._model is not None
         network = self._model.network
         if not _is_on_gpu(network):
             return None
-        states = [(opened.session, opened.session.state()) for opened in self._open.values()]
+        states = [(opened.session, opened.session.state(history=True)) for opened in self._open.values()]
         network.to("cpu")
         torch.set_num_threads(sensible_threads(network.config))
         for session, state in states:
@@ -282,7 +303,7 @@ class Engine:
             session.embeddings.batch = 1
             session.restore(state)
         self._share_out()
-        return "the work goes on on the processor, which is slower."
+        return _ON_PROCESSOR
 
     # ── answers ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,6 +332,7 @@ class Engine:
 
 # Methods of the engine by the names under which they are asked for.
 _OWN = {"start": "_start", "set_volume": "_set_volume", "set_options": "_set_options", "close_volume": "_close_volume"}
+_ON_PROCESSOR = "the work goes on on the processor, which is slower."
 
 
 def _is_on_gpu(network: SAM2) -> bool:
@@ -321,7 +343,7 @@ def _state(call: _Call | None, opened: _Open | None, arrays: list[npt.NDArray[An
     """What an answer says of the session's state, where it was asked for."""
     if call is None or opened is None or not call.wants_state:
         return {}
-    return {"state": opened.sender.changes(opened.session.state(), arrays)}
+    return {"state": opened.sender.changes(opened.session.state(history=True), arrays)}
 
 
 def _call_of(message: Message) -> _Call:

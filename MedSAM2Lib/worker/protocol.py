@@ -157,8 +157,8 @@ def _sizes_of(prelude: bytes) -> tuple[int, int, int]:
         )
     if header_bytes > HEADER_LIMIT or payload_bytes > PAYLOAD_LIMIT:
         raise ProtocolError(
-            f"A message has at most {HEADER_LIMIT} bytes of header and {PAYLOAD_LIMIT} of arrays, but {header_bytes} and "
-            f"{payload_bytes} were announced."
+            f"Expected a message of at most {HEADER_LIMIT} bytes of header and {PAYLOAD_LIMIT} of arrays, but {header_bytes} and "
+            f"{payload_bytes} are announced; send a crop of the volume."
         )
     return header_bytes, payload_bytes, body_check
 
@@ -170,9 +170,11 @@ def _header_of(raw: bytes) -> dict[str, Any]:
     try:
         header: Any = json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise DamagedMessageError(f"A message's header must be JSON in UTF-8 ({type(error).__name__}: {error}).") from error
+        raise DamagedMessageError(
+            f"Expected a message's header to be JSON in UTF-8, but it is not ({type(error).__name__}: {error})."
+        ) from error
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
-        raise DamagedMessageError('A message\'s header must be a JSON object with a "type".')
+        raise DamagedMessageError(f'Expected a message\'s header to be a JSON object with a "type", but {header!r:.80} came.')
     return header
 
 
@@ -193,14 +195,18 @@ def _arrays_of(header: dict[str, Any], payload: npt.NDArray[np.uint8]) -> list[n
     for dtype, shape in _listed(header):
         count = math.prod(shape) * dtype.itemsize
         if offset + count > payload.nbytes:
-            raise DamagedMessageError(f"A message's arrays need more than the {payload.nbytes} bytes that came with it.", header)
+            raise DamagedMessageError(
+                f"Expected the {payload.nbytes} bytes of a message's arrays to be enough, but it lists more.", header
+            )
         try:
             arrays.append(payload[offset : offset + count].view(dtype).reshape(shape))
         except (ValueError, OverflowError) as error:  # no elements, but more along one axis than a machine can count
-            raise DamagedMessageError(f"An array cannot have the shape {shape!r:.80}.", header) from error
+            raise DamagedMessageError(f"Expected the shape of an array, but {shape!r:.80} came.", header) from error
         offset += count + -count % _ALIGNMENT
     if offset != payload.nbytes:
-        raise DamagedMessageError(f"A message's arrays need {offset} bytes, but {payload.nbytes} came with it.", header)
+        raise DamagedMessageError(
+            f"Expected the {offset} bytes that a message's arrays need, but {payload.nbytes} came.", header
+        )
     return arrays
 
 
@@ -215,7 +221,9 @@ def _listed(header: dict[str, Any]) -> list[tuple[np.dtype[Any], tuple[int, ...]
                 found.append((np.dtype(f"<{kind}"), tuple(shape)))
             case _:
                 known = ", ".join(sorted(_KINDS))
-                raise DamagedMessageError(f"An array is listed as [type, shape], type one of {known}; {one!r:.80} came.", header)
+                raise DamagedMessageError(
+                    f"Expected an array as [type, shape], type one of {known}, but {one!r:.80} came.", header
+                )
     return found
 
 
@@ -237,7 +245,9 @@ def _read_up_to(source: Source, count: int) -> bytes:
 def _read_exactly(source: Source, count: int) -> bytes:
     read = _read_up_to(source, count)
     if len(read) < count:
-        raise ProtocolError(f"The stream ended in the middle of a message: {count} bytes were announced, {len(read)} came.")
+        raise ProtocolError(
+            f"A stream ended in the middle of a message: expected {count} bytes, but {len(read)} came; start it anew."
+        )
     return read
 
 
@@ -246,7 +256,9 @@ def _fill(source: Source, buffer: memoryview) -> None:
     while done < len(buffer):
         piece = source.read(min(_CHUNK, len(buffer) - done))
         if not piece:
-            raise ProtocolError(f"The stream ended in the middle of a message: {len(buffer)} bytes were announced, {done} came.")
+            raise ProtocolError(
+                f"A stream ended in the middle of a message: expected {len(buffer)} bytes, but {done} came; start it anew."
+            )
         buffer[done : done + len(piece)] = piece
         done += len(piece)
 

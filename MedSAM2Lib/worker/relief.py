@@ -9,23 +9,16 @@ from typing import TypeVar
 
 import torch
 
+from MedSAM2Lib.device import is_out_of_memory
 from MedSAM2Lib.errors import EngineError
 from MedSAM2Lib.inference.embeddings import Embeddings
 
-__all__ = ["is_out_of_memory", "relieved", "smaller_batches", "smaller_cache"]
+__all__ = ["features_out_of_gpu", "relieved", "smaller_batches", "smaller_cache"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _SMALLEST_CACHE = 2**20  # bytes; below that nothing is gained
-# What torch says where it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
-_SAID = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in _SAID)
-    )
 
 
 def relieved(work: Callable[[], _T], steps: Sequence[Callable[[], str | None]], say: Callable[[str], None]) -> _T:
@@ -61,6 +54,13 @@ def smaller_batches(embeddings: Embeddings) -> str | None:
         return None
     embeddings.batch //= 2
     return f"slices are now encoded {embeddings.batch} at a time."
+
+
+def features_out_of_gpu(embeddings: Embeddings) -> str | None:
+    if embeddings.in_main_memory:
+        return None
+    embeddings.move_to_main_memory()
+    return "image features wait in the machine's own memory now, from where they take a little longer."
 
 
 def smaller_cache(embeddings: Embeddings) -> str | None:

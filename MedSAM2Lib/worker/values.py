@@ -189,7 +189,7 @@ def _unpack_record(packed: dict[str, Any], arrays: Sequence[npt.NDArray[Any]]) -
     except MedSAM2Error:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:  # a field of another type, or unknown
-        raise ProtocolError(f"A {name} cannot be made of what came ({error}).") from error
+        raise ProtocolError(f"Expected the fields of a {name}, but none can be made of what came ({error}).") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from MedSAM2Lib.agreement import agreement, box_on, largest_slice
 from MedSAM2Lib.errors import EngineError, StateError, UsageError
 from MedSAM2Lib.prompts import Box3D, MaskPrompt, Points, Prompt
 from MedSAM2Lib.results import SliceResult
@@ -13,9 +18,10 @@ from MedSAM2SlicerLib.TimeSequence import TimeSequence
 from MedSAM2SlicerLib.TrackedObject import GivenPrompt
 from MedSAM2SlicerLib.VolumeSession import StackEntry, Step, VolumeSession
 
-__all__ = ["PROPAGATION", "Conversation"]
+__all__ = ["CHECK", "PROPAGATION", "Conversation"]
 
 PROPAGATION = "propagation"  # label of such a step; the engine's word for it, too
+CHECK = "check"
 
 
 class Conversation:
@@ -28,14 +34,13 @@ class Conversation:
     def __init__(self, session: VolumeSession, shown: Callable[[str, int], object], changed: Callable[[], object]) -> None:
         self.session, self._shown, self._changed = session, shown, changed
         self.cancelled = False  # set by whoever cancels: a command of several requests makes no new ones
+        self.part = 0  # directions looked along so far
 
     def _opening(self, entry: StackEntry) -> Command:
         """The engine has the stack's volume and all that is known of its objects."""
         if entry.isOpen:
             return
-        volume = entry.stack.volume(self.session.image)
-        settings = {"volume": volume, "axis": entry.axis, "window": entry.window}
-        yield Call("set_volume", entry.volumeId, settings)
+        yield Call("set_volume", entry.volumeId, self._settings(entry, entry.stack.axis))
         try:
             if entry.state is not None:
                 yield Call("restore", entry.volumeId, {"state": entry.state})
@@ -44,6 +49,11 @@ class Conversation:
         if entry.state is None:
             yield from self._seeding(entry)
         entry.isOpen = True
+
+    def _settings(self, entry: StackEntry, axis: int) -> dict[str, Any]:
+        """What an engine's session on a stack's array is given, sliced along an axis of it. An oblique one is resampled there."""
+        grid = entry.stack.geometry if entry.stack.is_oblique else None
+        return {"volume": self.session.image, "grid": grid, "axis": "kji"[axis], "window": entry.window}
 
     def _seeding(self, entry: StackEntry) -> Command:
         """Tells an engine that knows nothing of the objects what the scene shows on the slices that a person settled.
@@ -116,7 +126,7 @@ class Conversation:
             step = self.session.begin("painting", place)
             result = yield Call("add_prompt", entry.volumeId, {"name": segmentId, "prompt": MaskPrompt(index, mask)})
             self.session.given(segmentId, place, index, GivenPrompt("mask", True))
-            self.session.adopt(step, segmentId, entry.stack.region(index, mask, self.session.bridge.box(segmentId)).box)
+            self.session.adopt(step, segmentId, entry.stack.regions(index, mask, self.session.bridge.box(segmentId)))
             self._show(step, result)
             self.session.end(step)
 
@@ -146,11 +156,66 @@ class Conversation:
                 yield Call("propagate", entry.volumeId, arguments, lambda result: self._show(step, result))
                 for one in together:
                     yield from self._showingWhole(step, entry, one)
+            yield from self.session.ending(step)
         except EngineError:
             step.stack = None  # the engine that did it is gone, and the next one knows nothing of it
             raise
         finally:  # also of one that failed or was dropped: the slices that came stay, and can be taken back
             self.session.end(step)
+
+    def checking(self, segmentId: str) -> Command:
+        """Follows an object along the other two axes of its array as well, and notes how far the three masks agree on each
+        slice. No mask, no prompt and no step of the history changes.
+
+        As in inference.orientations, the mask that there is gives the others their prompt: a box on the slice that shows
+        most of it. Slices beyond a 3D box, where the person wants nothing, are not compared.
+        """
+        entry = self.session.entryOf(segmentId)
+        assert entry is not None, "the logic has looked whether there is a mask"
+        axis = entry.stack.axis
+        yield from self._opening(entry)
+        masks = [(yield from self._onArray(entry, segmentId))]
+        for other in (one for one in range(3) if one != axis):
+            if self.cancelled:
+                return
+            self.part += 1
+            masks.append((yield from self._looking(entry, other, masks[0])))
+        if self.cancelled:
+            return
+        said = yield Call("prompts", entry.volumeId, {"name": segmentId})
+        limits = [one for one in said if isinstance(one, Box3D)]
+        found = {}
+        for index in range(limits[-1].first, limits[-1].last + 1) if limits else range(entry.stack.slice_count):
+            planes = [np.take(mask, [index], axis) for mask in masks]
+            if any(plane.any() for plane in planes):
+                found[index] = agreement(planes)
+            yield None
+        self.session.agree(segmentId, found)
+        self.session.store()
+        self._changed()
+
+    def _onArray(self, entry: StackEntry, segmentId: str) -> Generator[None, None, npt.NDArray[np.bool_]]:
+        """(k, j, i) bool on the array that a stack slices: the object's segment as it is in the scene."""
+        mask = self.session.bridge.mask(segmentId)
+        if not entry.stack.is_oblique:
+            return mask
+        placed = np.zeros(entry.stack.geometry.shape, dtype=bool)
+        for index in sorted(self.session.objects[segmentId].slices):
+            placed[index] = entry.stack.cut(mask, index)
+            yield
+        return placed
+
+    def _looking(self, entry: StackEntry, axis: int, mask: npt.NDArray[np.bool_]) -> Generator[Call | None, Any, Any]:
+        """(k, j, i) bool: what the network makes of an object along another axis, asked by its mask."""
+        volumeId = f"{entry.volumeId}/{'kji'[axis]}"
+        entry.looks.add(volumeId)
+        yield Call("set_volume", volumeId, self._settings(entry, axis))
+        yield Call("add_prompt", volumeId, {"name": CHECK, "prompt": box_on(mask, axis, largest_slice(mask, axis))})
+        yield Call("propagate", volumeId, {"objects": [CHECK]}, lambda _result: None)
+        found = yield Call("mask", volumeId, {"name": CHECK})
+        yield Call("close_volume", volumeId)
+        entry.looks.discard(volumeId)
+        return found
 
     def followingInTime(self, series: TimeSequence, prompted: dict[str, int]) -> Command:
         """Follows objects through all time points, as SegmentationLogic.propagateInTime says; `prompted` as of `followable`."""
@@ -241,7 +306,7 @@ class Conversation:
                 entry.isOpen, entry.state = False, None
         elif entry is not None:
             entry.state = None
-        _ = self.session.doAgain() if forwards else self.session.takeBack()
+        yield from self.session.doingAgain() if forwards else self.session.takingBack()
         if entry is not None and entry.isOpen:
             yield from self._saving(entry)
         self.session.store()

@@ -22,15 +22,25 @@ _GIB = 2**30
 
 
 class _Client(EngineClient):
-    """An engine's client whose sessions all segment with these fields of SessionOptions."""
+    """An engine's client whose sessions all segment with the same fields of SessionOptions.
+
+    options  may be replaced at any time; a session that is open gets the new ones before its next work
+    """
 
     def __init__(self, command: list[str] | None, *, options: dict[str, Any], **settings: Any) -> None:
         super().__init__(command, **settings)
-        self._options = options
+        self.options = options
+        self._told: dict[str, dict[str, Any]] = {}  # by session
 
     def request(self, method: str, volume_id: str, /, **arguments: Any) -> Request:
         if method == "set_volume":
-            arguments["options"] = {**self._options, **(arguments.get("options") or {})}
+            arguments["options"] = {**self.options, **(arguments.get("options") or {})}
+        elif method == "close_volume":
+            self._told.pop(volume_id, None)
+        elif self._told.get(volume_id, self.options) != self.options:
+            super().request("set_options", volume_id, options=self.options)
+        if method != "close_volume":
+            self._told[volume_id] = self.options
         return super().request(method, volume_id, **arguments)
 
 
@@ -52,8 +62,8 @@ class EngineControl:
 
     def __init__(self, logic: Any) -> None:
         self._logic = logic
-        self.client: EngineClient | None = None
-        self._started: dict[str, str] = {}
+        self.client: _Client | None = None
+        self._started: tuple[str, ...] = ()  # the settings that the engine was made with
         self._problem: str | None = None
         self.look()
 
@@ -74,11 +84,13 @@ class EngineControl:
         return self._problem
 
     def look(self) -> None:
-        """Looks at this machine again: for PyTorch, and for the model's file."""
+        """Looks at this machine again, where the engine is to run on it: for PyTorch, and for the model's file."""
         self._problem = self._findProblem()
 
     def _findProblem(self) -> str | None:
-        if not self.setting("command").strip() and not InstallLogic.torchIsInstalled():
+        if self.setting("command").strip():
+            return None  # PyTorch and weights are needed where that engine runs; it says itself what it lacks
+        if not InstallLogic.torchIsInstalled():
             if InstallLogic.isWaitingForRestart():
                 return _("PyTorch is still to be installed: press Install PyTorch under Engine to go on.")
             return _("PyTorch is not installed: press Install PyTorch under Engine, or name another Python there.")
@@ -91,25 +103,21 @@ class EngineControl:
 
     def ensure(self) -> None:
         """Makes the engine that the settings ask for, if there is none or another; it starts with its first work."""
-        settings = {name: self.setting(name) for name in self._DEFAULTS}
+        command, model, device, memory = wanted = tuple(map(self.setting, ("command", "model", "device", "memory")))
+        options = {"memory": self.setting("memoryRule"), "stop_after": int(self.setting("stopAfter"))}
         self.look()
         if self._problem is not None:
             self._replace(None)
-        elif self.client is None or settings != self._started:
-            self._started = settings
-            self._replace(
-                _Client(
-                    self._command(settings["command"]),
-                    options={"memory": settings["memoryRule"], "stop_after": int(settings["stopAfter"])},
-                    model=settings["model"],
-                    device=settings["device"],
-                    memory_bytes=int(float(settings["memory"]) * _GIB) or None,
-                )
-            )
+        elif self.client is None or wanted != self._started:
+            self._started = wanted
+            bytes_ = int(float(memory) * _GIB) or None
+            self._replace(_Client(self._command(command), options=options, model=model, device=device, memory_bytes=bytes_))
+        else:
+            self.client.options = options
 
     def restart(self) -> None:
         """Another engine with the same settings; sessions are carried over."""
-        self._started = {}
+        self._started = ()
         self.ensure()
 
     def close(self) -> None:
@@ -123,7 +131,7 @@ class EngineControl:
     def isRunning(self) -> bool:
         return self.client is not None and self.client.is_running
 
-    def _replace(self, client: EngineClient | None) -> None:
+    def _replace(self, client: _Client | None) -> None:
         old, self.client = self.client, client
         if old is client:
             return

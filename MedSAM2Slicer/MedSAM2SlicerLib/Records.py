@@ -27,6 +27,8 @@ class ObjectRecord:
     confidence: float | None  # mean expected IoU, 0..1, over the slices that have a mask; None: nothing segmented yet
     axis: str | None  # "k", "j", "i" or "oblique": slices are counted along it; None: no prompt yet decided it
     prompted: bool  # has at least one prompt
+    terminology: str  # what it is, as vtkSegment keeps it
+    term: str  # the same for people, "Kidney, Right"; empty as long as nobody chose one
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,16 @@ class SliceMark:
     prompted: bool  # a person spoke here
     locked: bool  # stays as it is, whatever is propagated
     confidence: float | None  # expected IoU, 0..1; None: not segmented
+    agreement: float | None = None  # mean Dice with the other directions, 0..1; None: not checked, or changed since
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a propagation is."""
+    """How far a propagation or a check is."""
 
     done: int  # slices
     total: int  # slices planned; fewer may be needed
-    slicesPerSecond: float  # 0 until known
-    secondsLeft: float | None  # of this time point; None until known
-    timePoint: int = 0  # of the volume, from 0
-    timePoints: int = 1  # more than one for a volume that pages through a sequence
+    slicesPerSecond: float  # over the last seconds; 0 until known
+    secondsLeft: float | None  # of this part; None until known
+    part: int = 0  # time point of a sequence, or direction of a check, from 0
+    parts: int = 1

@@ -37,6 +37,7 @@ _OVERWRITE_MODES = {
 }
 OVERWRITING = (*_OVERWRITE_MODES, "editor")  # other segments that give way to a mask; "editor": as in Segment Editor
 _SEGMENT_EDITOR = "SegmentEditor"  # tag of that module's node (Slicer: Modules/Scripted/SegmentEditor/SegmentEditor.py)
+_NO_TERM = slicer.vtkSegment().GetTerminology()  # of a segment of which nobody said what it is: "Tissue"
 _SAME_PLACE = 1e-3  # voxels that two grids may lie apart; files round
 _MERGE_MASK = slicer.vtkSlicerSegmentationsModuleLogic.MODE_MERGE_MASK
 _MERGE_MIN = slicer.vtkSlicerSegmentationsModuleLogic.MODE_MERGE_MIN
@@ -149,6 +150,14 @@ class SegmentBridge:
         self.node.GetSegmentation().AddEmptySegment(segmentId, name, list(color))
         self.segment(segmentId).SetTerminology(terminology)
 
+    def term(self, segmentId: str) -> str:
+        """What a segment is, for people ("Kidney, Right"); empty as long as nobody said it."""
+        entry, text = slicer.vtkSlicerTerminologyEntry(), self.segment(segmentId).GetTerminology()
+        if text == _NO_TERM or not slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(text, entry):
+            return ""
+        codes = (entry.GetTypeObject(), entry.GetTypeModifierObject(), entry.GetRegionObject(), entry.GetRegionModifierObject())
+        return ", ".join(code.GetCodeMeaning() for code in codes if code is not None and code.GetCodeMeaning())
+
     def has(self, segmentId: str) -> bool:
         return self.node.GetSegmentation().GetSegment(segmentId) is not None
 
@@ -182,12 +191,16 @@ class SegmentBridge:
 
     def _count(self, segmentId: str) -> int:
         """The segment's voxels; counted again only when its labels have changed."""
-        image = self.segment(segmentId).GetRepresentation(_LABELMAP)
-        changed = (0 if image is None else image.GetMTime(), self.segment(segmentId).GetLabelValue())
+        changed = self.stamp(segmentId)
         if self._counts.get(segmentId, (None, 0))[0] != changed:
             labels, value, _ = self._labels(segmentId)
             self._counts[segmentId] = changed, int(np.count_nonzero(labels == value))
         return self._counts[segmentId][1]
+
+    def stamp(self, segmentId: str) -> tuple[int, int]:
+        """Another one after the segment's voxels may have changed."""
+        image = self.segment(segmentId).GetRepresentation(_LABELMAP)
+        return (0 if image is None else image.GetMTime(), self.segment(segmentId).GetLabelValue())
 
     # ── masks out ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -50,6 +50,7 @@ class TrackedObject:
     prompts: Mapping[int, tuple[GivenPrompt, ...]] = field(default_factory=dict)  # by slice
     locked: frozenset[int] = frozenset()
     slices: Mapping[int, SliceNote] = field(default_factory=dict)
+    agreement: Mapping[int, float] = field(default_factory=dict)  # 0..1, by slice, as long as its mask is what was checked
 
     def withPrompt(self, index: int, prompt: GivenPrompt) -> TrackedObject:
         """Clicks add to what their slice has; anything else begins it anew."""
@@ -62,6 +63,12 @@ class TrackedObject:
     def withSlice(self, index: int, note: SliceNote) -> TrackedObject:
         return replace(self, slices={**self.slices, index: note})
 
+    def withoutAgreement(self, index: int) -> TrackedObject:
+        """The slice's mask has changed, so that what is known of its agreement is of another."""
+        if index not in self.agreement:
+            return self
+        return replace(self, agreement={slice_: share for slice_, share in self.agreement.items() if slice_ != index})
+
     def anchors(self) -> list[int]:
         """Slices on which a person spoke, by a prompt or by a lock, ascending."""
         return sorted(set(self.prompts) | self.locked)
@@ -73,6 +80,7 @@ class TrackedObject:
             "prompts": [[index, [[one.kind, one.positive] for one in given]] for index, given in self.prompts.items()],
             "locked": sorted(self.locked),
             "slices": [[index, note.iou, note.present] for index, note in self.slices.items()],
+            "agreement": list(self.agreement.items()),
         }
 
     @classmethod
@@ -86,4 +94,5 @@ class TrackedObject:
             },
             frozenset(int(index) for index in content["locked"]),
             {int(index): SliceNote(float(iou), bool(present)) for index, iou, present in content["slices"]},
+            {int(index): float(share) for index, share in content.get("agreement", [])},  # older scenes have none
         )

@@ -6,7 +6,7 @@ Knows the scene, not the engine: Conversation asks the engine, and tells this cl
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from MedSAM2Lib.errors import MedSAM2Error, OptionError, PromptError, UsageError
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.intensity import resolve_window
-from MedSAM2Lib.masks import VoxelBox, bounding_box, intersection, union
+from MedSAM2Lib.masks import VoxelBox, bounding_box, intersection, slabs, union
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.results import SliceConfidence, SliceResult
 from MedSAM2Lib.slice_stack import Region, SliceStack
@@ -32,6 +32,7 @@ __all__ = ["StackEntry", "Step", "VolumeSession"]
 
 _LOGGER = logging.getLogger(__name__)
 _Mask = npt.NDArray[np.bool_]
+_SLAB_VOXELS = 1_000_000  # that are taken back, or done again, at once: a few milliseconds
 
 
 @dataclass
@@ -41,6 +42,7 @@ class StackEntry:
     volumeId  the engine's name for that session
     window    'LOW:HIGH', as the engine was told
     isOpen    the engine has the volume and the objects
+    looks     the engine's names for sessions along the other axes of the same array, while an object is checked
     state     the engine's last word on all its objects, to be taken up when it is opened again; None: not known
     """
 
@@ -48,6 +50,7 @@ class StackEntry:
     volumeId: str
     window: str
     isOpen: bool = False
+    looks: set[str] = field(default_factory=set)
     state: dict[str, Any] | None = None
 
     @property
@@ -70,6 +73,7 @@ class Step:
     after: dict[str, TrackedObject] = field(default_factory=dict)
     patches: list[Patch] = field(default_factory=list)
     removed: tuple[str, str, tuple[float, float, float], str] | None = None
+    isOpen: bool = True
     # While the step is open: slices shown, by object and slice, as bits; and where segments were written.
     shown: dict[tuple[str, int], bytes] = field(default_factory=dict)
     written: list[tuple[str, VoxelBox]] = field(default_factory=list)
@@ -262,6 +266,17 @@ class VolumeSession:
         now = self.bridge.mask(segmentId)
         return {index: entry.stack.cut(now, index) for index in indices if 0 <= index < entry.stack.slice_count}
 
+    def cut(self, segmentId: str, index: int) -> _Mask:
+        """(rows, columns) bool of what an object's segment has now on a slice of its stack."""
+        entry = self.entryOf(segmentId)
+        assert entry is not None, "slices are counted along a stack"
+        if entry.stack.is_oblique:
+            return entry.stack.cut(self.bridge.mask(segmentId), index)
+        box = [slice(0, size) for size in self.bridge.shape]
+        box[entry.stack.axis] = slice(index, index + 1)
+        plane: _Mask = np.squeeze(self.bridge.maskIn(segmentId, tuple(box)), entry.stack.axis)
+        return plane
+
     # ── what the engine said ──────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, label: str, stack: int | None) -> Step:
@@ -286,8 +301,8 @@ class VolumeSession:
         entry = self.entryOf(segmentId)
         if entry is None or result.slice_index in self.objects[segmentId].locked:
             return
-        region = entry.stack.region(result.slice_index, result.mask, self.bridge.box(segmentId))
-        self._write(step, segmentId, region)
+        if self._writeSlice(step, segmentId, entry.stack, result.slice_index, result.mask):
+            self.objects[segmentId] = self.objects[segmentId].withoutAgreement(result.slice_index)
         step.shown[segmentId, result.slice_index] = np.packbits(result.mask).tobytes()
         note = SliceNote(result.confidence.iou, bool(result.mask.any()))
         self.objects[segmentId] = self.objects[segmentId].withSlice(result.slice_index, note)
@@ -309,10 +324,15 @@ class VolumeSession:
             if index in confidence:
                 notes[index] = SliceNote(confidence[index].iou, present)
             locked = index in self.objects[segmentId].locked
-            if not locked and step.shown.get((segmentId, index)) != np.packbits(by_slice[index]).tobytes():
-                self._write(step, segmentId, entry.stack.region(index, by_slice[index], self.bridge.box(segmentId)))
+            known = locked or step.shown.get((segmentId, index)) == np.packbits(by_slice[index]).tobytes()
+            if not known and self._writeSlice(step, segmentId, entry.stack, index, by_slice[index]):
+                self.objects[segmentId] = self.objects[segmentId].withoutAgreement(index)
             yield index
         self.objects[segmentId] = replace(self.objects[segmentId], slices=notes)
+
+    def agree(self, segmentId: str, agreement: Mapping[int, float]) -> None:
+        """Notes how far other ways to follow an object agree with its mask, by slice."""
+        self.objects[segmentId] = replace(self.objects[segmentId], agreement=dict(agreement))
 
     def beginAnew(self, segmentId: str) -> None:
         """Nothing is said of the object any more: the next prompt may be in another view."""
@@ -332,34 +352,48 @@ class VolumeSession:
         if self.currentId == segmentId:
             self.currentId = next(iter(self.objects), None)
 
-    def adopt(self, step: Step, segmentId: str, box: VoxelBox) -> None:
-        """What was painted within a box since the last write becomes part of a step, so that it is taken back with it."""
-        patch = Patch.between(box, {segmentId: self._shownIn(segmentId, box)}, {segmentId: self.bridge.maskIn(segmentId, box)})
-        if patch.changes:
-            step.patches.append(patch)
-        step.written.append((segmentId, box))
+    def adopt(self, step: Step, segmentId: str, regions: Sequence[Region]) -> None:
+        """What was painted within regions since the last write becomes part of a step, so that it is taken back with it."""
+        for box in (region.box for region in regions):
+            was, now = self._shownIn(segmentId, box), self.bridge.maskIn(segmentId, box)
+            patch = Patch.between(box, {segmentId: was}, {segmentId: now})
+            if patch.changes:
+                step.patches.append(patch)
+            step.written.append((segmentId, box))
 
     def end(self, step: Step) -> None:
-        """Closes a step. One that changed nothing leaves no trace in the history."""
-        step.after = dict(self.objects)
-        step.patches = self._merged(step.patches)
+        """Closes a step. One that changed nothing leaves no trace in the history. Harmless for one that is closed."""
+        for _ in self.ending(step):
+            pass
+
+    def ending(self, step: Step) -> Iterator[None]:
+        """As `end`, in small pieces as it is iterated; until the last of them the step is open."""
+        if not step.isOpen:
+            return
+        patches = yield from self._merging(step.patches)
+        yield from self._noting(step.written)
+        step.isOpen, step.after, step.patches = False, dict(self.objects), patches
         step.shown.clear()
-        self._noteShown(step.written)
         step.written = []
         if step.after == step.before and not step.patches:
             return
         self.steps.append(step)
         self.undone.clear()
 
-    def _write(self, step: Step, segmentId: str, region: Region) -> None:
-        patch = self.bridge.write(segmentId, region)
-        step.written.append((segmentId, region.box))
-        if patch is not None:
-            step.patches.append(patch)
-            step.written += _boxesOf(patch)
+    def _writeSlice(self, step: Step, segmentId: str, stack: SliceStack, index: int, mask: _Mask) -> bool:
+        """Returns whether anything changed."""
+        patches = []
+        for region in stack.regions(index, mask, self.bridge.box(segmentId)):
+            step.written.append((segmentId, region.box))
+            patch = self.bridge.write(segmentId, region)
+            if patch is not None:
+                patches.append(patch)
+                step.written += [(other, box) for other, box in _boxesOf(patch) if other != segmentId]
+        step.patches += patches
+        return bool(patches)
 
-    def _merged(self, patches: list[Patch]) -> list[Patch]:
-        """One patch for each segment in place of one for each slice: quicker to take back."""
+    def _merging(self, patches: list[Patch]) -> Generator[None, None, list[Patch]]:
+        """A few patches for each segment in place of one for each slice: quicker to take back."""
         if len(patches) < 2:
             return patches
         merged = []
@@ -369,36 +403,52 @@ class VolumeSession:
             for box, _ in theirs[1:]:
                 whole = union(whole, box) or whole
             after = self.bridge.maskIn(segmentId, whole)
+            yield
             before = after.copy()
             for box, change in reversed(theirs):
+                yield
                 before[_within(box, whole)] = change.before()
-            merged.append(Patch.between(whole, {segmentId: before}, {segmentId: after}))
+            for slab in slabs(whole, _SLAB_VOXELS):
+                yield
+                inside = _within(slab, whole)
+                merged.append(Patch.between(slab, {segmentId: before[inside]}, {segmentId: after[inside]}))
         return [patch for patch in merged if patch.changes]
 
     # ── history ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def takeBack(self) -> Step:
-        """Undoes the last step in the scene, neighbours included, and returns it."""
+    def takingBack(self) -> Iterator[None]:
+        """Undoes the last step in the scene, neighbours included; in small pieces as it is iterated."""
         step = self.steps.pop()
         if step.removed is not None:
             segmentId, name, color, terminology = step.removed
             self.bridge.bringBack(segmentId, name, color, terminology)
-        for patch in reversed(step.patches):
-            self.bridge.apply(patch, forwards=False)
-        self._settle(step.before, step)
-        self.undone.append(step)
-        return step
+        try:
+            yield from self._applying(list(reversed(step.patches)), forwards=False)
+        finally:
+            self._settle(step.before, step)
+            self.undone.append(step)
 
-    def doAgain(self) -> Step:
-        """Redoes the step that was undone last, and returns it."""
+    def doingAgain(self) -> Iterator[None]:
+        """Redoes the step that was undone last; in small pieces as it is iterated."""
         step = self.undone.pop()
-        for patch in step.patches:
-            self.bridge.apply(patch, forwards=True)
-        if step.removed is not None:
-            self.bridge.removeSegment(step.removed[0])
-        self._settle(step.after, step)
-        self.steps.append(step)
-        return step
+        try:
+            yield from self._applying(step.patches, forwards=True)
+        finally:
+            if step.removed is not None:
+                self.bridge.removeSegment(step.removed[0])
+            self._settle(step.after, step)
+            self.steps.append(step)
+
+    def _applying(self, patches: Sequence[Patch], forwards: bool) -> Iterator[None]:
+        """Patch by patch. Where nobody waits for the rest, it is done at once: no step is ever half undone."""
+        rest = iter(patches)
+        try:
+            for patch in rest:
+                self.bridge.apply(patch, forwards)
+                yield
+        finally:
+            for patch in rest:
+                self.bridge.apply(patch, forwards)
 
     def _settle(self, objects: dict[str, TrackedObject], step: Step) -> None:
         """Objects that were added since, without a step of their own, stay; those whose segment somebody removed do not."""
@@ -416,6 +466,11 @@ class VolumeSession:
 
     def _noteShown(self, written: Sequence[tuple[str, VoxelBox]]) -> None:
         """Within these boxes, what the segments are now is what was written here."""
+        for _ in self._noting(written):
+            pass
+
+    def _noting(self, written: Sequence[tuple[str, VoxelBox]]) -> Iterator[None]:
+        """As `_noteShown`, in small pieces."""
         for segmentId in dict.fromkeys(segmentId for segmentId, _ in written):
             if segmentId not in self.objects:
                 continue
@@ -429,6 +484,7 @@ class VolumeSession:
                 continue
             mask = self._shownIn(segmentId, whole)
             for box in boxes:
+                yield
                 mask[_within(box, whole)] = self.bridge.maskIn(segmentId, box)
             self._shown[segmentId] = _Shown(whole, np.packbits(mask).tobytes())
 

@@ -15,6 +15,7 @@ from MedSAM2Lib.errors import MedSAM2Error
 from MedSAM2SlicerLib.EngineControl import EngineControl
 from MedSAM2SlicerLib.EngineTimer import EngineTimer
 from MedSAM2SlicerLib.SegmentationLogic import SegmentationLogic
+from MedSAM2SlicerLib.WidgetAutosave import WidgetAutosave
 from MedSAM2SlicerLib.WidgetDrawings import WidgetDrawings
 from MedSAM2SlicerLib.WidgetEngine import WidgetEngine
 from MedSAM2SlicerLib.WidgetFinish import WidgetFinish
@@ -23,7 +24,7 @@ from MedSAM2SlicerLib.WidgetObjects import WidgetObjects
 from MedSAM2SlicerLib.WidgetPlacement import Placement, removeDrawing
 from MedSAM2SlicerLib.WidgetPrompt import WidgetPrompt
 from MedSAM2SlicerLib.WidgetPropagate import WidgetPropagate
-from MedSAM2SlicerLib.WidgetReview import WidgetReview
+from MedSAM2SlicerLib.WidgetReview import WidgetReview, surenessOf
 from MedSAM2SlicerLib.WidgetShortcuts import WidgetShortcuts
 from MedSAM2SlicerLib.WidgetVolume import WidgetVolume
 
@@ -59,6 +60,7 @@ class Widget:
         self.drawings = WidgetDrawings(slicer.mrmlScene, logic)
 
         self._buildTop(layout)
+        self.autosave = WidgetAutosave(self, layout)
         self.volume = WidgetVolume(self, layout)
         self.objects = WidgetObjects(self, layout)
         self.prompt = WidgetPrompt(self, layout)
@@ -131,6 +133,8 @@ class Widget:
         self._shortcuts.remove()
         self.placement.cancel()
         self.drawings.clear()
+        self.objects.terminology.close()
+        self.autosave.close()
         self.engine.close()
         self.logic.close()
 
@@ -227,13 +231,13 @@ class Widget:
     # ── review ──
 
     def worstSlices(self) -> list[int]:
-        """Slices that only the network spoke about, the least sure first."""
-        marks = [
-            mark
+        """Slices that only the network spoke about: the least sure first, or where directions agree least."""
+        ranked = [
+            (min(sureness), mark.index)
             for mark in self.timelineOfCurrent()
-            if mark.present and mark.confidence is not None and not mark.prompted and not mark.locked
+            if mark.present and not (mark.prompted or mark.locked) and (sureness := surenessOf(mark))
         ]
-        return [mark.index for mark in sorted(marks, key=lambda mark: mark.confidence)]
+        return [index for _sureness, index in sorted(ranked)]
 
     def nextWorst(self) -> None:
         self._showWorst(self._worst + 1)
@@ -256,6 +260,15 @@ class Widget:
         view = self._viewAlong(name)
         if not self._refuse(None if view is not None else _("No slice view is open.")):
             self.attempt(lambda: self.logic.jumpTo(name, index, view))
+
+    def checkOrCancel(self) -> None:
+        """Looks along the other directions, or ends that."""
+        if self.logic.isPropagating:
+            self.attempt(self.logic.cancel)
+        elif not self._refuse(self.whyNoCheck()):
+            self.placement.cancel()
+            self._worst = -1
+            self.attempt(lambda: self.logic.check(str(self.logic.currentObject)))
 
     def toggleLock(self) -> None:
         name, here = self.logic.currentObject, self.sliceShown()
@@ -308,13 +321,17 @@ class Widget:
         view = self._viewAlong(name) if name is not None else None
         return self.logic.sliceShown(name, view) if name is not None and view is not None else None
 
+    def whyNoChange(self) -> str | None:
+        """Why masks cannot be changed now; None where they can."""
+        if self.logic.isChecking:
+            return _("Cancel the check first (Space).")
+        return _("Cancel the propagation first (Space).") if self.logic.isPropagating else None
+
     def whyNoPrompt(self) -> str | None:
         """Why nothing can be drawn; None where it can."""
         if self.logic.volumeNode is None:
             return _("Choose a volume first.")
-        if self.engine.problem is not None:
-            return self.engine.problem
-        return _("Cancel the propagation first.") if self.logic.isPropagating else None
+        return self.engine.problem or self.whyNoChange()
 
     def whyNoPropagation(self) -> str | None:
         if self.whyNoPrompt() is not None:
@@ -322,6 +339,12 @@ class Widget:
         if not any(record.prompted for record in self.logic.objects()):
             return _("Draw a box (or another prompt) on one slice first.")
         return _("The engine is still working on the last prompt.") if self.logic.isBusy else None
+
+    def whyNoCheck(self) -> str | None:
+        if self.whyNoPropagation() is not None:
+            return self.whyNoPropagation()
+        followed = sum(mark.present for mark in self.timelineOfCurrent()) > 1
+        return None if followed else _("Follow the object through its slices first (Space).")
 
     def _colorOfCurrent(self) -> tuple[float, float, float]:
         colors = [record.color for record in self.logic.objects() if record.name == self.logic.currentObject]
@@ -341,6 +364,7 @@ class Widget:
             followed=any(mark.present and not mark.prompted for mark in marks),
             busy=self.logic.isBusy,
             propagating=self.logic.isPropagating,
+            checking=self.logic.isChecking,
             worstSlice=ranked[0] if ranked else None,
         )
 
@@ -350,7 +374,7 @@ class Widget:
         """Brings every control up to date."""
         self._wasPropagating = self.logic.isPropagating
         self._refresh(
-            self.volume, self.objects, self.prompt, self.propagate, self.review, self.finish, self.engineSection,
+            self.autosave, self.volume, self.objects, self.prompt, self.propagate, self.review, self.finish, self.engineSection,
         )  # fmt: skip
 
     def _refresh(self, *sections: Any) -> None:
@@ -416,6 +440,7 @@ class Widget:
             self.warn(str(error))
             self.refresh()
         self.engineSection.tick()
+        self.autosave.tick()
 
 
 def _helpText() -> str:

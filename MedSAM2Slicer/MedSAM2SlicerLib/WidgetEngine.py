@@ -46,7 +46,7 @@ class WidgetEngine(Section):
 
         self.weights = ctk.ctkPathLineEdit()
         self.weights.filters = ctk.ctkPathLineEdit.Files
-        self.weights.nameFilters = ["Weights (*.pt *.pth *.safetensors)"]
+        self.weights.nameFilters = [_("Weights (*.pt *.pth *.safetensors)")]
         self.weights.toolTip = _("A file of weights to use instead of a model of the list.")
         self.weights.connect("currentPathChanged(QString)", self._onWeights)
         form.addRow(_("Weights file:"), self.weights)
@@ -72,14 +72,7 @@ class WidgetEngine(Section):
         self.memoryRule.addItem(_("the most telling slices (Medical SAM 2)"), "self-sorting")
         self.memoryRule.toolTip = _("What a slice is compared with while an object is followed.")
         self.memoryRule.connect("currentIndexChanged(int)", self._onMemoryRule)
-        self.stopAfter = qt.QSpinBox()
-        self.stopAfter.maximum = 99
-        self.stopAfter.suffix = _(" empty slices")
-        self.stopAfter.specialValueText = _("never")
-        self.stopAfter.toolTip = _("A direction ends after so many slices in a row without the object.")
-        self.stopAfter.connect("valueChanged(int)", self._onStopAfter)
         form.addRow(_("Compare with:"), self.memoryRule)
-        form.addRow(_("Stop after:"), self.stopAfter)
 
         self.command = qt.QLineEdit()
         self.command.objectName = "MedSAM2Command"
@@ -155,9 +148,6 @@ class WidgetEngine(Section):
     def _onMemoryRule(self, _index: int) -> None:
         self._set("memoryRule", str(self.memoryRule.currentData))
 
-    def _onStopAfter(self, value: int) -> None:
-        self._set("stopAfter", str(value))
-
     def _onCommand(self) -> None:
         self._set("command", self.command.text.strip())
 
@@ -182,9 +172,8 @@ class WidgetEngine(Section):
             self.weights.currentPath = ""
             model = MODELS[chosen]
             self.model.toolTip = f"{model.title}\n{model.paper}"
-            size = _("{megabytes:.0f} MB").format(megabytes=model.bytes / 1e6) if model.bytes else _("size not published")
-            self.licence.text = _("{title}. Licence: {licence}. {size}, from {source}.").format(
-                title=model.title, licence=model.licence, size=size, source=model.source
+            self.licence.text = _("{title}. Licence: {licence}. {origin}.").format(
+                title=model.title, licence=model.licence, origin=_origin(model)
             )
         else:
             self.weights.currentPath = chosen
@@ -193,7 +182,6 @@ class WidgetEngine(Section):
         self.device.currentIndex = self.device.findData(self._engine.setting("device"))
         self.memory.value = int(float(self._engine.setting("memory")))
         self.memoryRule.currentIndex = self.memoryRule.findData(self._engine.setting("memoryRule"))
-        self.stopAfter.value = int(self._engine.setting("stopAfter"))
         self.command.text = self._engine.setting("command")
         torchIsThere = _("PyTorch is installed already.") if InstallLogic.torchIsInstalled() else None
         running = _("It is being installed.") if self._install.isRunning else None
@@ -227,6 +215,13 @@ class WidgetEngine(Section):
                 model=facts.get("model", "?"), device=facts.get("device", "?"), threads=facts.get("threads", "?")
             )
         return _("starting ...") if self._engine.isRunning else _("starts with the first prompt")
+
+
+def _origin(model: Model) -> str:
+    if model.bundled:
+        return str(_("Part of the installation"))
+    size = _("{megabytes:.0f} MB").format(megabytes=model.bytes / 1e6) if model.bytes else _("Size not published")
+    return str(_("{size}, from {source}").format(size=size, source=model.source))
 
 
 def _downloadText(done: int, total: int | None) -> str:

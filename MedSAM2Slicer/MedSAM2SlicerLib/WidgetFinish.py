@@ -36,7 +36,7 @@ class WidgetFinish(Section):
         self.path = ctk.ctkPathLineEdit()
         self.path.objectName = "MedSAM2ExportPath"
         self.path.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Writable
-        self.path.nameFilters = ["Masks (*.seg.nrrd *.nrrd *.nii.gz)"]
+        self.path.nameFilters = [_("Masks (*.seg.nrrd *.nrrd *.nii.gz)")]
         self.path.connect("currentPathChanged(QString)", lambda _path: self.refresh())
         form.addRow(_("File:"), self.path)
 
@@ -61,7 +61,7 @@ class WidgetFinish(Section):
     def refresh(self) -> None:
         logic = self._panel.logic
         empty = None if any(record.prompted for record in logic.objects()) else _("There is no mask yet.")
-        running = _("Cancel the propagation first.") if logic.isPropagating else None
+        running = self._panel.whyNoChange()
         unnamed = None if self.path.currentPath else _("Choose a file first.")
         explain(
             self.exportButton,

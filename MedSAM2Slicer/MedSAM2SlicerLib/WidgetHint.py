@@ -23,6 +23,7 @@ class PanelState:
     followed: bool = False  # it has slices that were propagated to
     busy: bool = False
     propagating: bool = False
+    checking: bool = False  # one kind of it
     worstSlice: int | None = None
 
 
@@ -34,6 +35,8 @@ def nextStep(state: PanelState) -> str:
         if state.anyVolumeInScene:
             return _("Choose the volume to segment, under Volume.")
         return _("Load a CT or MR volume (File > Add Data, or the Sample Data module); it then appears under Volume.")
+    if state.checking:
+        return _("Following the object in the other two directions, to compare. Masks stay as they are. Press Space to cancel.")
     if state.propagating:
         return _("Following the object through the slices. Press Space to cancel; what has arrived stays.")
     if state.tool is not None:

@@ -50,6 +50,8 @@ def toolButton(text: str, picture: str | None, slot: Callable[[], object], name:
         made.setIcon(icon(picture, made))
         made.setIconSize(qt.QSize(24, 24))
         made.setToolButtonStyle(qt.Qt.ToolButtonTextUnderIcon)
+    if checkable:  # a style's own sign of what is on can hardly be seen on dark
+        made.setStyleSheet("QToolButton:checked { background-color: palette(highlight); color: palette(highlighted-text) }")
     made.connect("clicked()", slot)
     return made
 

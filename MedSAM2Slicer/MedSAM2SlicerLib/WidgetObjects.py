@@ -9,6 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MedSAM2SlicerLib.WidgetKit import Section, button, explain, row
+from MedSAM2SlicerLib.WidgetTerminology import WidgetTerminology
 
 __all__ = ["WidgetObjects"]
 
@@ -43,8 +44,10 @@ class WidgetObjects(Section):
 
         self.addButton = button(_("Add"), self._onAdd, "MedSAM2AddObject")
         self.renameButton = button(_("Rename"), self._onRename, "MedSAM2RenameObject")
+        self.termButton = button(_("Term"), self._onTerm, "MedSAM2ObjectTerm")
         self.deleteButton = button(_("Delete"), self._onDelete, "MedSAM2DeleteObject")
-        box.addWidget(row(self.addButton, self.renameButton, self.deleteButton))
+        box.addWidget(row(self.addButton, self.renameButton, self.termButton, self.deleteButton))
+        self.terminology = WidgetTerminology(self._onTermChosen)
 
     # ── what the user does ──
 
@@ -53,6 +56,16 @@ class WidgetObjects(Section):
 
     def _onRename(self) -> None:
         self.table.editItem(self.table.item(self.table.currentRow(), _NAME))
+
+    def _onTerm(self) -> None:
+        record = next((each for each in self._records if each.name == self._panel.logic.currentObject), None)
+        if record is not None:
+            self.terminology.ask(record.name, record.terminology)
+
+    def _onTermChosen(self, name: str, term: str, termName: str, color: tuple[float, float, float] | None) -> None:
+        newName = self._panel.attempt(lambda: self._panel.logic.setObjectTerm(name, term, termName, color))
+        if newName is not None:
+            self._panel.drawings.rename(name, newName)
 
     def _onDelete(self) -> None:
         name = self._panel.logic.currentObject
@@ -88,9 +101,14 @@ class WidgetObjects(Section):
         logic = self._panel.logic
         noVolume = _("Choose a volume first.") if logic.volumeNode is None else None
         noObject = noVolume or (_("There is no object yet.") if logic.currentObject is None else None)
-        running = _("Cancel the propagation first.") if logic.isPropagating else None
+        running = self._panel.whyNoChange()
         explain(self.addButton, _("Adds an object; prompts then go to it."), noVolume or running)
         explain(self.renameButton, _("Names the selected object."), noObject or running)
+        explain(
+            self.termButton,
+            _("Says what the selected object is, in terms of a standard (SNOMED CT), as DICOM files have them."),
+            noObject,
+        )
         explain(self.deleteButton, _("Removes the selected object and its mask. Undo brings it back."), noObject or running)
 
         records = logic.objects()
@@ -125,6 +143,7 @@ class WidgetObjects(Section):
         self.table.item(index, _SHOWN).setCheckState(qt.Qt.Checked if record.visible else qt.Qt.Unchecked)
         self.table.cellWidget(index, _COLOR).color = qt.QColor.fromRgbF(*record.color)
         self.table.item(index, _NAME).setText(record.name)
+        self.table.item(index, _NAME).setToolTip(record.term or _("No term yet. Double-click to change the name."))
         self.table.item(index, _VOLUME).setText(f"{record.volumeMl:.2f}" if record.prompted else "–")
         known = record.confidence is not None
         self.table.item(index, _CONFIDENCE).setText(f"{100 * record.confidence:.0f} %" if known else "–")

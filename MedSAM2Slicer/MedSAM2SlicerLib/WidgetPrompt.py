@@ -81,7 +81,7 @@ class WidgetPrompt(Section):
         )
         self.positiveButton.checked = panel.positive
         self.negativeButton.checked = not panel.positive
-        running = _("Cancel the propagation first.") if logic.isPropagating else None
+        running = panel.whyNoChange()
         explain(
             self.undoButton,
             _("Takes the last step back (Ctrl+Z)."),
@@ -105,7 +105,7 @@ class WidgetPrompt(Section):
                 self.list.addItem(_("{kind} on slice {slice}").format(kind=_kind(prompt), slice=prompt.sliceIndex))
 
     def _refreshRemove(self) -> None:
-        running = _("Cancel the propagation first.") if self._panel.logic.isPropagating else None
+        running = self._panel.whyNoChange()
         unselected = None if self._selected() is not None else _("Select a prompt in the list first.")
         explain(self.removeButton, _("Takes the selected prompt away; its slice is worked out anew."), running or unselected)
 

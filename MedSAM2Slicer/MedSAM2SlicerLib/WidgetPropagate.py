@@ -48,6 +48,14 @@ class WidgetPropagate(Section):
         self.hereButton = button(_("From here"), self._onHere, "MedSAM2FromHere")
         form.addRow(self.limited, row(self.first, qt.QLabel("–"), self.last, self.hereButton))
 
+        self.stopAfter = qt.QSpinBox()
+        self.stopAfter.objectName = "MedSAM2StopAfter"
+        self.stopAfter.maximum = 99
+        self.stopAfter.suffix = _(" empty slices")
+        self.stopAfter.specialValueText = _("never")
+        self.stopAfter.connect("valueChanged(int)", self._onStopAfter)
+        form.addRow(_("Stop after:"), self.stopAfter)
+
         self.allTimes = qt.QCheckBox()
         self.allTimes.objectName = "MedSAM2AllTimes"
         self.allTimes.connect("toggled(bool)", lambda _checked: self.refresh())
@@ -74,6 +82,11 @@ class WidgetPropagate(Section):
             "last": self.last.value if limited else None,
         }
 
+    def _onStopAfter(self, value: int) -> None:
+        if not self._panel.refreshing:
+            self._panel.engine.setSetting("stopAfter", str(value))
+            self._panel.renewEngine()
+
     def _onHere(self) -> None:
         """Starts at the slice that the view shows, and goes on in the chosen direction."""
         here = self._panel.sliceShown()
@@ -89,8 +102,9 @@ class WidgetPropagate(Section):
         self.progress.maximum = max(progress.total, 1)
         self.progress.value = progress.done
         parts = []
-        if progress.timePoints > 1:
-            parts.append(_("time point {shown} of {count}").format(shown=progress.timePoint + 1, count=progress.timePoints))
+        if progress.parts > 1:
+            words = _("direction {shown} of {count}") if self._panel.logic.isChecking else _("time point {shown} of {count}")
+            parts.append(words.format(shown=progress.part + 1, count=progress.parts))
         parts.append(_("{done} of {total} slices").format(done=progress.done, total=progress.total))
         if progress.slicesPerSecond > 0:
             parts.append(_("{rate:.1f} slices/s").format(rate=progress.slicesPerSecond))
@@ -102,13 +116,19 @@ class WidgetPropagate(Section):
         logic = self._panel.logic
         if logic.isPropagating:
             self.button.text = _("Cancel")
-            explain(self.button, _("Ends after the slice being worked on (Space). What has arrived stays."), None)
+            explain(self.button, _("Ends after the slice being worked on (Space). Masks that have arrived stay."), None)
         else:
             self.button.text = _("Propagate")
             explain(self.button, _("Follows the objects through the slices (Space)."), self._panel.whyNoPropagation())
             if self.progress.value < self.progress.maximum:
                 self.progress.value = 0
                 self.progress.format = ""
+        self.stopAfter.value = int(self._panel.engine.setting("stopAfter"))
+        explain(
+            self.stopAfter,
+            _("A direction ends after so many slices in a row without the object. For this computer, not for the scene."),
+            self._panel.whyNoChange(),
+        )
         self._refreshTime()
         self._refreshRange()
 
@@ -120,7 +140,7 @@ class WidgetPropagate(Section):
         explain(
             self.allTimes,
             _("Goes on from the time point that is shown to all others; afterwards the masks page with the volume. No undo."),
-            _("Cancel the propagation first.") if logic.isPropagating else None,
+            self._panel.whyNoChange(),
         )
         inTime = self._whyNoLimits()
         explain(self.direction, _("From the prompts, in which direction the object is followed."), inTime)
@@ -137,6 +157,7 @@ class WidgetPropagate(Section):
             box.maximum = highest
             if wasFull:
                 box.value = highest
-            box.enabled = self.limited.checked and not self._isInTime()
+            unlimited = None if self.limited.checked else _("Tick 'only slices' first.")
+            explain(box, _("A slice number along the object's axis; both ends belong to it."), self._whyNoLimits() or unlimited)
         noAxis = None if marks else _("The object needs a prompt first: it decides the axis along which slices are counted.")
         explain(self.hereButton, _("Begins at the slice that the active view shows."), noAxis or self._whyNoLimits())

@@ -13,6 +13,7 @@ __all__ = ["WidgetTimeline", "confidenceColor"]
 _NAME_WIDTH = 84  # pixels of the object's name, left of its strip
 _STRIP_HEIGHT = 34
 _GAP = 6
+_FOOT, _REACH = 6, 16  # height of a bar: the least there is, and what confidence adds
 _LEAST_CONFIDENT, _MOST_CONFIDENT = 0.4, 1.0  # ends of the colour scale; below, a mask is as good as a guess
 
 
@@ -79,6 +80,7 @@ class WidgetTimeline(qt.QWidget):
             x = left + mark.index * width // count
             cell = max(left + (mark.index + 1) * width // count - x, 1)
             self._paintCell(painter, x, top, cell, mark)
+        self._paintAgreement(painter, top, left, width, marks, text)
         if shown is not None:
             x = left + (2 * shown + 1) * width // (2 * count)
             painter.fillRect(x - 1, top, 2, _STRIP_HEIGHT, text)
@@ -88,7 +90,7 @@ class WidgetTimeline(qt.QWidget):
         """Height and colour of the bar tell the confidence, so that it also reads without colours."""
         ground = top + _STRIP_HEIGHT - 6
         if mark.present:
-            height = 6 + round(16 * min(max(mark.confidence if mark.confidence is not None else 1.0, 0.0), 1.0))
+            height = _FOOT + round(_REACH * min(max(mark.confidence if mark.confidence is not None else 1.0, 0.0), 1.0))
             painter.fillRect(
                 x, ground - height, max(cell - (cell > 3), 1), height, qt.QColor(*confidenceColor(mark.confidence))
             )
@@ -97,6 +99,21 @@ class WidgetTimeline(qt.QWidget):
         if mark.prompted:
             painter.fillRect(x + cell // 2 - 3, top, 6, 5, qt.QColor(240, 140, 20))
             painter.fillRect(x + cell // 2 - 1, top + 5, 2, 3, qt.QColor(240, 140, 20))
+
+    @staticmethod
+    def _paintAgreement(painter: Any, top: int, left: int, width: int, marks: Sequence[Any], color: Any) -> None:
+        """A line over the bars, at a bar's full height where all directions have the same mask."""
+        ground, last = top + _STRIP_HEIGHT - 6, None
+        for mark in marks:
+            if mark.agreement is None:
+                last = None
+                continue
+            x, next_ = (left + index * width // len(marks) for index in (mark.index, mark.index + 1))
+            y = ground - round((_FOOT + _REACH) * mark.agreement)
+            painter.fillRect(x, y - 1, max(next_ - x, 1), 2, color)
+            if last is not None:
+                painter.fillRect(x, min(y, last), 1, abs(y - last), color)
+            last = y
 
     # ── the mouse ──
 
@@ -125,6 +142,8 @@ def _describe(name: str, mark: Any) -> str:
         parts.append(_("not there"))
     elif mark.confidence is not None:
         parts.append(_("confidence {percent:.0f} %").format(percent=100 * mark.confidence))
+    if mark.agreement is not None:
+        parts.append(_("agreement {percent:.0f} %").format(percent=100 * mark.agreement))
     if mark.prompted:
         parts.append(_("prompt"))
     if mark.locked:

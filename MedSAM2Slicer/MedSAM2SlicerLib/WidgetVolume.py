@@ -8,6 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.intensity import PRESETS
 from MedSAM2SlicerLib.WidgetKit import Section, aside, explain, formLayout
 
@@ -96,26 +97,25 @@ class WidgetVolume(Section):
         logic = self._panel.logic
         if self.selector.currentNode() is not logic.volumeNode:
             self.selector.setCurrentNode(logic.volumeNode)
-        self.window.enabled = logic.volumeNode is not None
-        self.window.toolTip = (
-            _("The intensities that the network sees. New prompts use it; neither the voxels nor the display change.")
-            if logic.volumeNode is not None
-            else _("Choose a volume first.")
+        noVolume = _("Choose a volume first.") if logic.volumeNode is None else None
+        explain(
+            self.window,
+            _("The intensities that the network sees. New prompts use it; neither the voxels nor the display change."),
+            noVolume or self._panel.whyNoChange(),
         )
         index = self.window.findData(logic.window) if logic.volumeNode is not None else 0
         if index < 0:  # LOW:HIGH, from a scene
             self.window.addItem(logic.window, logic.window)
             index = self.window.findData(logic.window)
         self.window.currentIndex = index
-        self._refreshSegmentation()
-        self.info.text = logic.geometryOfEngine if logic.volumeNode is not None else ""
+        self._refreshSegmentation(noVolume)
+        self.info.text = "" if logic.geometry is None else _geometryText(logic.geometry)
 
-    def _refreshSegmentation(self) -> None:
+    def _refreshSegmentation(self, noVolume: str | None) -> None:
         logic = self._panel.logic
         if self.segmentation.currentNode() is not logic.segmentationNode:
             self.segmentation.setCurrentNode(logic.segmentationNode)
         self.overwriting.currentIndex = self.overwriting.findData(logic.overwriting)
-        noVolume = _("Choose a volume first.") if logic.volumeNode is None else None
         explain(
             self.segmentation,
             _("Where objects are added: a new segmentation, or one of the scene, whose segments stay as they are."),
@@ -124,5 +124,19 @@ class WidgetVolume(Section):
         explain(
             self.overwriting,
             _("Whether masks take voxels away from other segments of the segmentation. Undo gives them back."),
-            noVolume or (_("Cancel the propagation first.") if logic.isPropagating else None),
+            noVolume or self._panel.whyNoChange(),
         )
+
+
+def _geometryText(geometry: Geometry) -> str:
+    """Size, spacing and slicing plane of a volume, in a line."""
+    planes = {"axial": _("axial"), "coronal": _("coronal"), "sagittal": _("sagittal")}
+    k, j, i = geometry.shape
+    text = _("{i} × {j} × {k} voxels of {spacing} mm, acquired in {plane} slices").format(
+        i=i,
+        j=j,
+        k=k,
+        spacing=" × ".join(f"{value:.3g}" for value in geometry.spacing),
+        plane=next(text for plane, text in planes.items() if geometry.array_axis(plane) == 0),
+    )
+    return str(text)

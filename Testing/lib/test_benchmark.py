@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
+from MedSAM2Lib.benchmark.corrections import measure_corrections
 from MedSAM2Lib.benchmark.memory import measure_peak_memory
 from MedSAM2Lib.benchmark.report import network_name, prepare
 from MedSAM2Lib.benchmark.subject import object_boxes, random_network, random_volume
@@ -47,6 +48,19 @@ def test_beside_the_reference_the_masks_are_the_same(a_model: LoadedModel) -> No
     assert comparison.each_slice_encoded_once
     assert comparison.lowest_dice is not None
     assert comparison.lowest_dice >= 0.999
+
+
+def test_a_correction_redoes_what_lies_between_locked_slices(a_model: LoadedModel) -> None:
+    cost = measure_corrections(a_model, Plan(slices=12))
+    assert (cost.recomputed, cost.tracked) == (4, 11)
+    assert cost.predicted == pytest.approx(4 / 11 * cost.whole_pass + cost.encode)
+    assert min(cost.measured, cost.whole_pass, cost.encode) > 0
+    assert cost.undo_bits > 1  # a float16 for 16 voxels alone is one
+
+
+def test_three_slices_can_be_corrected_too(a_model: LoadedModel) -> None:
+    cost = measure_corrections(a_model, Plan(slices=3))
+    assert (cost.recomputed, cost.tracked) == (1, 2)
 
 
 def test_the_same_seed_gives_the_same_subject() -> None:
@@ -112,6 +126,8 @@ def test_the_command_prints_a_table_and_writes_its_figures(tmp_path: Path, capsy
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert len(figures["comparison"]["timings"]) == 6
     assert figures["peak_memory"] is None
+    assert figures["corrections"]["predicted"] > 0
+    assert "to undo a pass:" in said
 
 
 def test_a_report_that_is_no_json_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

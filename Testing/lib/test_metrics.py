@@ -78,6 +78,30 @@ def test_surface_distances_agree_with_their_definition(mask: np.ndarray, referen
         assert surface_dice(mask, reference, SPACING, tolerance + 1e-4) == pytest.approx(share)
 
 
+# HD95 and the surface Dice at 1, 2 and 4 mm of the pairs above, by `compute_hausdorff_distance(percentile=95)` and
+# `compute_surface_dice` of MONAI 1.6.1, which has the same definitions (masks padded by two voxels, so that surfaces on the
+# border of the volume count). DeepMind's surface-distance weighs surface voxels by their area, and differs.
+MONAI = [
+    (0.0, (1.0, 1.0, 1.0)),
+    (2.819574, (0.590426, 0.872340, 1.0)),
+    (7.264022, (0.0, 0.0, 0.192308)),
+    (15.115853, (0.0, 0.0, 0.0)),
+    (7.465922, (0.0, 0.0, 0.238281)),
+    (2.731300, (0.533333, 0.666667, 1.0)),
+    (2.731300, (0.320197, 0.778325, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("pair", "expected"), list(zip(PAIRS, MONAI, strict=True)))
+def test_surface_distances_agree_with_monai(
+    pair: tuple[np.ndarray, np.ndarray], expected: tuple[float, tuple[float, ...]]
+) -> None:
+    distance, shares = expected
+    assert hd95_mm(*pair, SPACING) == pytest.approx(distance, abs=1e-5)
+    found = [surface_dice(*pair, SPACING, tolerance) for tolerance in (1.0, 2.0, 4.0)]
+    assert found == pytest.approx(shares, abs=1e-5)
+
+
 def test_two_single_voxels_are_as_far_apart_as_simpleitk_says() -> None:
     mask, reference = block(slice(1, 2), slice(1, 2), slice(1, 2)), block(slice(4, 5), slice(7, 8), slice(9, 10))
     hausdorff = sitk.HausdorffDistanceImageFilter()

@@ -11,6 +11,7 @@ from MedSAM2Lib.errors import PromptError
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.prompt_files import MaskFile, NamedPrompt, PromptSet, read_prompts, resolve, to_json
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
+from MedSAM2Lib.slice_stack import SliceStack
 from MedSAM2Lib.volume_io.write import Segment, write_segmentation
 
 GRID = Geometry((4, 5, 6), (1.0, 1.5, 2.0), (-7.0, 8.0, 9.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
@@ -123,7 +124,7 @@ def a_mask_file(folder: Path, grid: Geometry = GRID) -> Path:
 
 
 def test_each_painted_slice_of_a_mask_is_a_prompt(tmp_path: Path) -> None:
-    first, second = resolve(MaskFile(a_mask_file(tmp_path), label=1), GRID, 0)
+    first, second = resolve(MaskFile(a_mask_file(tmp_path), label=1), SliceStack.along(GRID, 0))
     assert isinstance(first, MaskPrompt)
     assert isinstance(second, MaskPrompt)
     assert (first.slice_index, second.slice_index) == (1, 2)
@@ -132,13 +133,13 @@ def test_each_painted_slice_of_a_mask_is_a_prompt(tmp_path: Path) -> None:
 
 
 def test_slices_of_a_mask_go_along_the_slicing_axis(tmp_path: Path) -> None:
-    (prompt,) = resolve(MaskFile(a_mask_file(tmp_path), label=1), GRID, 2)
+    (prompt,) = resolve(MaskFile(a_mask_file(tmp_path), label=1), SliceStack.along(GRID, 2))
     assert isinstance(prompt, MaskPrompt)
     assert (prompt.slice_index, prompt.mask.shape, prompt.mask.sum()) == (3, (4, 5), 3)
 
 
 def test_some_slices_of_a_mask_can_be_chosen(tmp_path: Path) -> None:
-    prompts = resolve(MaskFile(a_mask_file(tmp_path), label=1, slices=(2,)), GRID, 0)
+    prompts = resolve(MaskFile(a_mask_file(tmp_path), label=1, slices=(2,)), SliceStack.along(GRID, 0))
     assert [prompt.slice_index for prompt in prompts if isinstance(prompt, MaskPrompt)] == [2]
 
 
@@ -152,7 +153,7 @@ def test_some_slices_of_a_mask_can_be_chosen(tmp_path: Path) -> None:
 )
 def test_an_unclear_mask_is_refused(tmp_path: Path, label: int | None, slices: tuple[int, ...] | None, said: str) -> None:
     with pytest.raises(PromptError, match=said):
-        resolve(MaskFile(a_mask_file(tmp_path), label, slices), GRID, 0)
+        resolve(MaskFile(a_mask_file(tmp_path), label, slices), SliceStack.along(GRID, 0))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +166,11 @@ def test_an_unclear_mask_is_refused(tmp_path: Path, label: int | None, slices: t
 )
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path, grid: Geometry, said: str) -> None:
     with pytest.raises(PromptError, match=said):
-        resolve(MaskFile(a_mask_file(tmp_path), 1), grid, 0)
+        resolve(MaskFile(a_mask_file(tmp_path), 1), SliceStack.along(grid, 0))
 
 
 def test_an_empty_mask_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.nrrd"
     write_segmentation(path, [Segment("nothing", np.zeros(GRID.shape, dtype=bool))], GRID)
     with pytest.raises(PromptError, match="has no voxel with a label"):
-        resolve(MaskFile(path), GRID, 0)
+        resolve(MaskFile(path), SliceStack.along(GRID, 0))

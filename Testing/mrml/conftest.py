@@ -15,8 +15,6 @@ from Testing.lib.inference.support import SeesBright, loaded
 from Testing.lib.network.parity.weights import SMALL
 from Testing.mrml.engine import InProcessEngine
 
-SHAPE = (16, 44, 48)  # (k, j, i)
-
 
 @pytest.fixture
 def scene() -> Iterator[Any]:
@@ -32,27 +30,25 @@ def scene() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def the_kidney() -> npt.NDArray[np.bool_]:
     """(k, j, i) bool: an ellipsoid on slices 4..12, left in the picture."""
-    return _ellipsoid((8, 13, 12), (4.4, 6.4, 5.4))
+    from Testing.mrml import support
+
+    return support.the_kidney()
 
 
 @pytest.fixture(scope="session")
 def the_cyst() -> npt.NDArray[np.bool_]:
     """(k, j, i) bool: a ball on slices 4..12, right in the picture."""
-    return _ellipsoid((8, 33, 37), (4.4, 4.4, 4.4))
+    from Testing.mrml import support
+
+    return support.the_cyst()
 
 
 @pytest.fixture
-def a_volume(scene: Any, the_kidney: npt.NDArray[np.bool_], the_cyst: npt.NDArray[np.bool_]) -> Any:
+def a_volume(scene: Any) -> Any:
     """A CT of 1 x 1 x 2 mm, stored head first: two bright things on dark, in the window 0:255."""
-    from Testing.mrml.support import add_volume
+    from Testing.mrml.support import add_patient
 
-    noise = np.random.default_rng(0).normal(0, 5, SHAPE)
-    array = np.round(np.where(the_kidney | the_cyst, 220, 30) + noise).astype(np.int16)
-    matrix = np.array([[-1.0, 0, 0, 60], [0, -1, 0, 45], [0, 0, 2, -300], [0, 0, 0, 1]])
-    node = add_volume(scene, array, matrix)
-    node.GetScalarVolumeDisplayNode().AutoWindowLevelOff()
-    node.GetScalarVolumeDisplayNode().SetWindowLevelMinMax(0, 255)
-    return node
+    return add_patient(scene)
 
 
 @pytest.fixture
@@ -86,9 +82,3 @@ def finish(a_logic: Any) -> Callable[[], None]:
         raise AssertionError("the engine is not done after 5000 polls")
 
     return tick
-
-
-def _ellipsoid(middle: tuple[float, ...], radii: tuple[float, ...]) -> npt.NDArray[np.bool_]:
-    axes = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
-    inside: npt.NDArray[np.bool_] = sum(((x - m) / r) ** 2 for x, m, r in zip(axes, middle, radii, strict=True)) <= 1
-    return inside

@@ -9,6 +9,7 @@ from typing import Any
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.errors import EngineError, MedSAM2Error
 from MedSAM2Lib.inference.session import Session, SessionOptions
+from MedSAM2Lib.slice_stack import resample
 from MedSAM2Lib.worker.events import Done, EngineDied, Event, Failed, Progress, Request, SliceReady
 
 __all__ = ["InProcessEngine"]
@@ -54,7 +55,7 @@ class InProcessEngine:
         return [event]
 
     def die(self) -> None:
-        """As a process that is killed: sessions are gone, but the client brings them back without their history."""
+        """As a process that is killed: the client brings its sessions back, here without any of their history."""
         asked = [self._working] if self._work is not None and self._working is not None else []
         asked += [request for request, _ in self._waiting]
         self._work, self._waiting = None, deque()
@@ -71,6 +72,8 @@ class InProcessEngine:
                 self.sessions.pop(request.volume_id, None)
                 yield Done(request)
                 return
+            if request.method == "set_volume" and (grid := arguments.pop("grid", None)) is not None:
+                arguments["volume"] = resample(arguments["volume"], grid)
             session = self.sessions.setdefault(request.volume_id, Session(self.model, self.options))
             member = getattr(type(session), request.method)
             if isinstance(member, property):

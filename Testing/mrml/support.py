@@ -14,6 +14,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 Array = npt.NDArray[Any]
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SHAPE = (16, 44, 48)  # (k, j, i) of the patient
 
 
 class Application:
@@ -61,6 +62,33 @@ def add_volume(scene: Any, array: Array, ijk_to_ras: Array | None = None, name: 
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(vtk_matrix(np.eye(4) if ijk_to_ras is None else ijk_to_ras))
     node.CreateDefaultDisplayNodes()
+    return node
+
+
+def the_kidney() -> npt.NDArray[np.bool_]:
+    """(k, j, i) bool: an ellipsoid on slices 4..12, left in the picture."""
+    return _ellipsoid((8, 13, 12), (4.4, 6.4, 5.4))
+
+
+def the_cyst() -> npt.NDArray[np.bool_]:
+    """(k, j, i) bool: a ball on slices 4..12, right in the picture."""
+    return _ellipsoid((8, 33, 37), (4.4, 4.4, 4.4))
+
+
+def _ellipsoid(middle: tuple[float, ...], radii: tuple[float, ...]) -> npt.NDArray[np.bool_]:
+    axes = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    inside: npt.NDArray[np.bool_] = sum(((x - m) / r) ** 2 for x, m, r in zip(axes, middle, radii, strict=True)) <= 1
+    return inside
+
+
+def add_patient(scene: Any) -> Any:
+    """A CT of 1 x 1 x 2 mm, stored head first: kidney and cyst bright on dark, in the window 0:255."""
+    noise = np.random.default_rng(0).normal(0, 5, SHAPE)
+    array = np.round(np.where(the_kidney() | the_cyst(), 220, 30) + noise).astype(np.int16)
+    matrix = np.array([[-1.0, 0, 0, 60], [0, -1, 0, 45], [0, 0, 2, -300], [0, 0, 0, 1]])
+    node = add_volume(scene, array, matrix)
+    node.GetScalarVolumeDisplayNode().AutoWindowLevelOff()
+    node.GetScalarVolumeDisplayNode().SetWindowLevelMinMax(0, 255)
     return node
 
 

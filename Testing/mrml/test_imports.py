@@ -14,8 +14,9 @@ import MedSAM2SlicerLib
 
 FOLDER = Path(MedSAM2SlicerLib.__file__).parent
 LOGIC = (
-    "CommandQueue", "Conversation", "Export", "Patch", "PromptBridge", "Records", "SegmentBridge", "SegmentationLogic",
-    "SceneSessions", "SessionNode", "Signal", "TimeSequence", "TrackedObject", "ViewBridge", "VolumeBridge", "VolumeSession",
+    "Autosave", "AutosaveFile", "AutosaveFolder", "CommandQueue", "Conversation", "Export", "Patch", "PromptBridge",
+    "Records", "SegmentBridge", "SegmentationLogic", "SceneSessions", "SessionNode", "Signal", "Speed", "TimeSequence",
+    "TrackedObject", "ViewBridge", "VolumeBridge", "VolumeSession",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("slicer", reason="needs the slicer-core wheel")
 
 from MedSAM2Lib.prompts import Box
-from MedSAM2Lib.slice_stack import Region, SliceStack
+from MedSAM2Lib.slice_stack import Region, SliceStack, resample
 from MedSAM2SlicerLib.PromptBridge import PromptBridge
 from MedSAM2SlicerLib.SegmentBridge import SegmentBridge
 from MedSAM2SlicerLib.ViewBridge import ViewBridge
@@ -69,7 +69,7 @@ def _with_voxels(node: Any, inside: npt.NDArray[np.bool_]) -> Any:
 
 def thresholded(stack: SliceStack, volume_node: Any, prompt: Box) -> npt.NDArray[np.bool_]:
     """(rows, columns): bright pixels in the box, on the prompt's slice."""
-    pixels = np.take(stack.volume(VolumeBridge(volume_node).volume()).array, prompt.slice_index, axis=stack.axis)
+    pixels = np.take(resample(VolumeBridge(volume_node).volume(), stack.geometry).array, prompt.slice_index, axis=stack.axis)
     rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
     inside = (columns >= prompt.x0) & (columns <= prompt.x1) & (rows >= prompt.y0) & (rows <= prompt.y1)
     return (pixels > 50) & inside
@@ -138,7 +138,7 @@ def check_every_axis(scene: Any, volume_node: Any, tampering: Tampering | None =
         index = ViewBridge(slice_node).sliceIndex(stack)
         assert index is not None
         prompt = PromptBridge(stack).box(roi, index)
-        region = stack.region(prompt.slice_index, thresholded(stack, volume_node, prompt))
+        (region,) = stack.regions(prompt.slice_index, thresholded(stack, volume_node, prompt))
         bridge.write(segment_id, tampering(region) if tampering else region)
 
         here = [slice(None)] * 3
@@ -200,9 +200,9 @@ def check_oblique(scene: Any, volume_node: Any, axes: Array, tampering: Tamperin
         in_plane = MIDDLE + axes[:, 2] * (axes[:, 2] @ (middle - MIDDLE))
         roi = add_roi(scene, _placed(axes, in_plane), (2 * REACH, 2 * REACH, 0))
         prompt = PromptBridge(stack).box(roi, index)
-        region = stack.region(index, thresholded(stack, volume_node, prompt), bridge.box(segment_id))
-        if region.mask.any():
-            bridge.write(segment_id, tampering(region) if tampering else region)
+        for region in stack.regions(index, thresholded(stack, volume_node, prompt), bridge.box(segment_id)):
+            if region.mask.any():
+                bridge.write(segment_id, tampering(region) if tampering else region)
     found, truth = bridge.mask(segment_id), is_thing(places)
     spacing = min(VolumeBridge(volume_node).geometry.spacing)
     apart = np.linalg.norm(places[found].mean(0) - places[truth].mean(0))

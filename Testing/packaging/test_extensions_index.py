@@ -82,6 +82,14 @@ def test_both_descriptions_and_cmake_agree(description: dict[str, object]) -> No
         assert old[key] == setting(key.upper()), key
 
 
+def test_every_address_is_of_one_repository(description: dict[str, object]) -> None:
+    """The index reads them from three files, each as plain text: change one, and this says which others."""
+    name = str(description["scm_url"]).removeprefix("https://github.com/").removesuffix(".git")
+    assert setting("HOMEPAGE") == f"https://github.com/{name}"
+    pictures = [setting("ICONURL"), *setting("SCREENSHOTURLS").split()]
+    assert all(address.startswith(f"https://raw.githubusercontent.com/{name}/main/") for address in pictures)
+
+
 def test_there_is_a_licence() -> None:
     assert (ROOT / "LICENSE").stat().st_size > 1000
 

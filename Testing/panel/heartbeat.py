@@ -6,6 +6,7 @@ import time
 
 from PySide6 import QtCore
 
+LONGEST_BLOCK_MS = 50.0  # that the panel allows itself
 _INTERVAL_MS = 5
 
 
@@ -27,9 +28,10 @@ class Heartbeat:
         self._last, self._last_work = time.perf_counter(), time.thread_time()
         self._timer.start()
 
-    def stop(self) -> float:
+    def stop(self) -> str:
+        """What was measured, in words."""
         self._timer.stop()
-        return self.longest_ms
+        return f"{self.longest_ms:.0f} ms by the clock, {self.longest_work_ms:.0f} ms of work"
 
     def _beat(self) -> None:
         now, work = time.perf_counter(), time.thread_time()

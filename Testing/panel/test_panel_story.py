@@ -18,7 +18,7 @@ def person(host: Any) -> Person:
 
 
 def test_the_story(person: Person, host: Any, screenshots: Path, tmp_path: Path, record_property: Any) -> None:
-    from heartbeat import Heartbeat
+    from heartbeat import LONGEST_BLOCK_MS, Heartbeat
     from patient import box_around, load_patient, phantom
 
     # A person opens the module, loads a scan, and chooses it.
@@ -68,13 +68,24 @@ def test_the_story(person: Person, host: Any, screenshots: Path, tmp_path: Path,
     heartbeat.start()
     host.press("Space")
     person.waits()
-    record_property("longest block of the event loop, ms", round(heartbeat.stop(), 1))
-    sys.stdout.write(
-        f"\nLongest block of the event loop while propagating: {heartbeat.longest_ms:.0f} ms by the clock, "
-        f"{heartbeat.longest_work_ms:.0f} ms of work.\n"
-    )
+    record_property("longest block of the event loop", heartbeat.stop())
+    sys.stdout.write(f"\nLongest block of the event loop while propagating: {heartbeat.stop()}.\n")
+    assert heartbeat.longest_work_ms < LONGEST_BLOCK_MS  # by the clock, other programs of the machine count too
     assert "Press ]" in person.reads_hint()
     host.screenshot(screenshots / "panel_review.png")
+
+    # Do the other directions see the same kidney? The masks stay as they are.
+    before = person.sees("kidney")
+    host.click(person.panel.review.checkButton)
+    assert person.panel.review.checkButton.text == "Cancel check"
+    assert "to compare" in person.reads_hint()
+    host.wait_until(lambda: person.panel.propagate.progress.format.startswith("direction 1 of 2"))
+    person.waits()
+    assert not person.panel.message.visible, person.panel.message.text
+    assert "Agreement of directions" in person.panel.review.summary.text
+    assert any(mark.agreement is not None for mark in person.logic.timeline("kidney"))
+    assert np.array_equal(person.sees("kidney"), before)
+    host.screenshot(screenshots / "panel_check.png")
 
     # Lock, undo, redo.
     host.press("L")

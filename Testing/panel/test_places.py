@@ -168,6 +168,43 @@ def test_masks_obey_segment_editor_where_the_person_says_so(person: Person, host
     assert slicer.util.arrayFromVolume(volume)[mask].min() >= 120
 
 
+def test_an_object_is_given_a_term_of_slicers_list(
+    person: Person, host: Any, a_tumour: Any, screenshots: Path, tmp_path: Path
+) -> None:
+    from patient import box_around
+
+    section = person.panel.objects
+    assert "no object yet" in section.termButton.toolTip
+    person.draws_box("Red", *box_around("right kidney", axis=0)[1:])
+    before = person.logic.objects()[0]
+    host.click(section.termButton)
+    window = section.terminology
+    assert window.navigator.types.currentItem().text() == "Tissue"  # as Slicer begins every segment
+    window.navigator.types.setCurrentRow(1)
+    host.screenshot_of(window.selectButton, screenshots / "panel_term.png")
+    host.click(window.cancelButton)
+    assert person.logic.objects()[0] == before
+
+    host.click(section.termButton)
+    window.navigator.types.setCurrentRow(1)
+    host.click(window.selectButton)
+    host.settle(50)
+    record = person.logic.objects()[0]
+    assert (record.name, record.term) == ("Kidney, Right", "Kidney, Right")
+    assert record.color == pytest.approx((185 / 255, 102 / 255, 83 / 255))
+    assert "SCT^64033007^Kidney" in person.logic.segmentationNode.GetSegmentation().GetNthSegment(0).GetTerminology()
+    assert section.table.item(0, 2).toolTip() == "Kidney, Right"
+    (file,) = person.logic.export(tmp_path / "masks.seg.nrrd")
+    assert b"SCT^64033007^Kidney" in file.read_bytes()
+
+    section.table.item(0, 2).setText("the left one after all")
+    host.click(section.termButton)
+    window.navigator.types.setCurrentRow(2)
+    host.click(window.selectButton)
+    record = person.logic.objects()[0]
+    assert (record.name, record.term) == ("the left one after all", "Liver")  # a name that a person gave stays
+
+
 def test_a_single_image_has_no_choice_of_time_points(person: Person, host: Any, a_tumour: Any) -> None:
     assert not person.panel.propagate.allTimes.visible
     assert person.panel.propagate.direction.enabled

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from MedSAM2Lib.checkpoints import registry
 from MedSAM2Lib.errors import DownloadError
 
 
@@ -85,16 +86,107 @@ def test_with_an_engine_that_cannot_be_started_it_says_so(new_host: Callable[...
     assert panel.message.visible
 
 
+def test_an_engine_elsewhere_needs_no_weights_here_and_says_what_it_lacks_there(
+    new_host: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+
+    monkeypatch.setenv("MEDSAM2_MODELS", str(tmp_path))
+    host, panel = open_panel(new_host)
+    panel.engineSection.model.currentIndex = panel.engineSection.model.findData("sam2.1-tiny")
+    assert "sam2.1-tiny" in panel.hint.text
+    panel.engineSection.command.text = f"{sys.executable} -m MedSAM2Lib worker"
+    panel.engineSection.command.editingFinished.emit()
+    assert "Load a CT or MR volume" in panel.hint.text
+    person = Person(host)
+    person.loads(load_patient(host))
+    person.draws_box("Red", *box_around("liver", axis=0)[1:])
+    assert "sam2.1-tiny" in panel.message.text
+    assert "medsam2 models download" in panel.message.text
+
+
+def test_the_stop_rule_reaches_the_engine_that_runs(host: Any) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+
+    person = Person(host)
+    person.loads(load_patient(host))
+    person.draws_box("Red", *box_around("right kidney", axis=0)[1:])
+    client = person.panel.engine.client
+    process = client.pid
+    person.panel.propagate.stopAfter.value = 7
+    person.panel.propagate.limited.checked = True
+    person.panel.propagate.first.value, person.panel.propagate.last.value = 17, 19
+    host.press("Space")
+    person.waits()
+    assert (person.panel.engine.client, client.pid) == (client, process)
+    (volume_id,) = client._held
+    assert client.call("options", volume_id).stop_after == 7
+
+
 def test_without_a_main_window_it_opens(new_host: Callable[..., Any]) -> None:
     _, panel = open_panel(new_host, main_window=False)
     assert "Load a CT or MR volume" in panel.hint.text
 
 
-def test_every_disabled_button_says_why(host: Any) -> None:
-    panel = host.panel.panel
-    buttons = [*panel.prompt.tools.values(), panel.propagate.button, panel.review.worstButton, panel.finish.exportButton]
-    assert not any(button.enabled for button in buttons)
-    assert all("\n\n" in button.toolTip for button in buttons)
+def test_every_text_can_be_translated(new_host: Callable[..., Any]) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+    from PySide6 import QtWidgets
+
+    host, panel = open_panel(new_host, translate=lambda text: f"«{text}»")
+    person = Person(host)
+    person.loads(load_patient(host))
+    person.draws_box("Red", *box_around("right kidney", axis=0)[1:])
+    panel.refresh()
+    texts: dict[str, str] = {}
+    for kind in (QtWidgets.QLabel, QtWidgets.QAbstractButton):
+        texts |= {kind.text(each): kind.toolTip(each) for each in QtWidgets.QWidget.findChildren(host.panel.parent, kind)}
+    box = QtWidgets.QComboBox
+    for each in QtWidgets.QWidget.findChildren(host.panel.parent, box):
+        texts |= {box.itemText(each, row): box.toolTip(each) for row in range(box.count(each))}
+    said = {text for pair in texts.items() for text in pair if any(letter.isalpha() for letter in text)}
+    foreign = {"CT", "CT MedSAM2", "CPU", "CUDA (NVIDIA)", "MPS (Apple)", *registry.MODELS}  # names
+    foreign |= {"None", "Loading nano."}  # words of Slicer's own widget, and of the engine, which speaks English
+    foreign |= {f"{model.title}\n{model.paper}" for model in registry.MODELS.values()}
+    plain = {text for text in said - foreign if "«" not in text}
+    assert plain == {text for text in plain if text.endswith(" HU)")}  # windows, named as in papers
+    assert len(said) > 100
+    assert panel.hint.text.startswith("«")
+
+
+def mute(host: Any) -> list[str]:
+    """Controls that can be seen, cannot be used, and do not say why."""
+    from PySide6 import QtWidgets
+
+    kinds = (QtWidgets.QAbstractButton, QtWidgets.QComboBox, QtWidgets.QSpinBox, QtWidgets.QLineEdit, QtWidgets.QTableWidget)
+    found = [widget for kind in kinds for widget in QtWidgets.QWidget.findChildren(host.panel.parent, kind)]
+    of_spin_boxes = [widget for widget in found if isinstance(QtWidgets.QWidget.parentWidget(widget), QtWidgets.QSpinBox)]
+    disabled = [widget for widget in found if not QtWidgets.QWidget.isEnabledTo(widget, QtWidgets.QWidget.parentWidget(widget))]
+    why = {id(widget): QtWidgets.QWidget.toolTip(widget) for widget in disabled if widget not in of_spin_boxes}
+    assert why
+    return [str(widget) for widget in disabled if "\n\n" not in why.get(id(widget), "\n\n")]
+
+
+def test_every_disabled_control_says_why_whatever_the_state(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+
+    person = Person(host)
+    person.panel.engineSection.frame.collapsed = False
+    assert mute(host) == []
+    person.loads(load_patient(host))
+    assert mute(host) == []
+    person.draws_box("Red", *box_around("right kidney", axis=0)[1:])
+    assert mute(host) == []
+    host.press("Space")
+    assert mute(host) == []
+    host.press("Space")
+    person.waits()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    person.panel.renewEngine()
+    assert mute(host) == []
 
 
 def test_keys_act_only_while_the_module_is_open(host: Any) -> None:

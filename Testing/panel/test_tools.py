@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_every_tool_gives_a_mask_where_it_was_drawn(host: Any) -> None:
 
 def test_a_box_in_an_oblique_view_follows_the_view(host: Any, screenshots: Path) -> None:
     import vtk
+    from heartbeat import LONGEST_BLOCK_MS, Heartbeat
     from patient import load_patient, phantom, ras
     from person import Person
 
@@ -63,13 +65,23 @@ def test_a_box_in_an_oblique_view_follows_the_view(host: Any, screenshots: Path)
     host.slice_nodes["Red"].GetSliceToRAS().DeepCopy(to_ras)
     host.slice_nodes["Red"].UpdateMatrices()
     across, up = (np.array([to_ras.GetElement(row, column) for row in range(3)]) for column in (0, 1))
+    heartbeat = Heartbeat()
+    heartbeat.start()
     host.press("B")
     host.click_on("Red", middle - 25 * across - 25 * up)
     host.click_on("Red", middle + 25 * across + 25 * up)
     person.waits()
+    heartbeat.stop()
     record = person.logic.objects()[0]
     assert record.axis == "oblique", person.panel.message.text
     host.screenshot(screenshots / "panel_oblique.png")
     inside = np.argwhere(person.sees(record.name))
     assert len(inside) > 0
     assert all(np.linalg.norm(ras(voxel[::-1]) - middle) < 45 for voxel in inside[::20])
+
+    heartbeat.start()
+    host.press("Space")
+    person.waits()
+    sys.stdout.write(f"\nLongest block of the event loop in an oblique view: {heartbeat.stop()}.\n")
+    assert sum(mark.present for mark in person.logic.timeline(record.name)) > 5
+    assert heartbeat.longest_work_ms < LONGEST_BLOCK_MS

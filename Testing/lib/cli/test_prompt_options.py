@@ -9,6 +9,7 @@ from MedSAM2Lib.cli.prompt_options import in_order, parse_prompt, range_of
 from MedSAM2Lib.errors import PromptError
 from MedSAM2Lib.prompt_files import FilePrompt, MaskFile, NamedPrompt
 from MedSAM2Lib.prompts import Box, Box3D, Points, RecistLine
+from MedSAM2Lib.world_prompts import WorldPrompt
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,11 @@ from MedSAM2Lib.prompts import Box, Box3D, Points, RecistLine
         ("--point", "a:b:c:42:120,90", "a:b:c", Points(42, (120,), (90,), (True,))),
         ("--recist", "lesion:3:5,6,9,2", "lesion", RecistLine(3, 5, 6, 9, 2)),
         ("--box3d", "a:b:30-55:1,2,3,4", "a:b", Box3D(30, 55, 1, 2, 3, 4)),
+        ("--box", "a:b:ras:1,-2,3,4,5,6.5", "a:b", WorldPrompt("box", "ras", ((1, -2, 3), (4, 5, 6.5)))),
+        ("--box3d", "liver:lps:1,2,3,4,5,6", "liver", WorldPrompt("box3d", "lps", ((1, 2, 3), (4, 5, 6)))),
+        ("--recist", "lesion: ras :1,2,3,4,5,6", "lesion", WorldPrompt("recist", "ras", ((1, 2, 3), (4, 5, 6)))),
+        ("--point", "liver:ras:1,2,3:-", "liver", WorldPrompt("points", "ras", ((1, 2, 3),), (False,))),
+        ("--point", "liver:ras:1,2,3", "liver", WorldPrompt("points", "ras", ((1, 2, 3),), (True,))),
         ("--mask", "liver=painted.nrrd", "liver", MaskFile(Path("painted.nrrd"))),
         ("--mask", "liver=painted.nrrd:3", "liver", MaskFile(Path("painted.nrrd"), 3)),
         ("--mask", "liver=C:/run=2/painted.nrrd:3", "liver", MaskFile(Path("C:/run=2/painted.nrrd"), 3)),
@@ -46,6 +52,9 @@ def test_a_prompt_is_what_its_text_says(option: str, text: str, name: str, promp
         ("--box", "liver:42:210,60,80,190", "swap the corners"),
         ("--box", "liver:42:nan,60,80,190", "must be finite numbers"),
         ("--box", "liver:-1:80,60,210,190", "slice index counts from 0, but -1"),
+        ("--box", "liver:ras:80,60,210,190", 'is written "NAME:SLICE:X0,Y0,X1,Y1"'),
+        ("--box", "liver:ras:nan,2,3,4,5,6", "finite"),
+        ("--point", "liver:RAS:1,2,3", 'is written "NAME:SLICE:X,Y:SIGN"'),
         ("--point", "liver:42:80", 'is written "NAME:SLICE:X,Y:SIGN"'),
         ("--point", "liver:42:80,60:*", 'is written "NAME:SLICE:X,Y:SIGN"'),
         ("--recist", "lesion:3:5,6,5,6", "two different ends"),

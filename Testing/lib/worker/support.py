@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -24,7 +23,6 @@ __all__ = [
     "Client",
     "Mask",
     "a_volume",
-    "changed",
     "events_of",
     "kill",
     "masks",
@@ -95,14 +93,3 @@ def masks(client: EngineClient, volume_id: str = "ct") -> dict[str, Mask]:
     """Every object's mask."""
     names: list[Any] = client.call("objects", volume_id)
     return {name: client.call("mask", volume_id, name=name) for name in names}
-
-
-def changed(value: Any, chance: random.Random) -> Any:
-    """JSON with some of its parts replaced by nonsense."""
-    if chance.random() < 0.12:
-        return chance.choice([None, -1, 2**70, 0.5, "", "$record", [], {}, [[]], {"$mask": 0}, True])
-    if isinstance(value, list):
-        return [changed(one, chance) for one in value]
-    if isinstance(value, dict):
-        return {key: changed(one, chance) for key, one in value.items()}
-    return value

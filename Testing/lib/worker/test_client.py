@@ -16,6 +16,7 @@ from MedSAM2Lib.checkpoints.loading import load_model
 from MedSAM2Lib.errors import CheckpointError, EngineError, OptionError, PromptError, ProtocolError, UsageError, VolumeError
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.prompts import Box, Points
+from MedSAM2Lib.slice_stack import SliceStack, resample
 from MedSAM2Lib.worker.client import Done, EngineClient, EngineDied, Failed, Progress, SliceReady
 from MedSAM2Lib.worker.process import clean_environment
 from Testing.lib.worker.support import BOX, EVERY_SLICE, Client, a_volume, events_of, masks, open_volume, until
@@ -66,6 +67,27 @@ def test_asking_and_polling_do_not_wait(an_engine: EngineClient) -> None:
         time.sleep(0.005)
     assert longest < 0.05
     assert events[-1] == Done(run, 6)
+
+
+def test_an_oblique_stack_is_resampled_by_the_engine_and_an_axis_of_it_needs_no_second_volume(
+    an_engine: EngineClient, an_untrained_model: Path
+) -> None:
+    volume = a_volume()
+    across = (np.cos(0.4), 0.0, np.sin(0.4))
+    grid = SliceStack.oblique(volume.geometry, across, (0, 1, 0), volume.geometry.index_to_world((24, 20, 3))).geometry
+    for volume_id, axis in (("oblique", "k"), ("side", "j")):
+        an_engine.call("set_volume", volume_id, volume=volume, grid=grid, axis=axis, options=EVERY_SLICE)
+    sizes = [(an_engine.call("slice_count", one), tuple(an_engine.call("slice_shape", one))) for one in ("oblique", "side")]
+    k, j, i = grid.shape
+    assert sizes == [(k, (j, i)), (j, (k, i))]
+
+    model = load_model(str(an_untrained_model), torch.device("cpu"))
+    session = Session(model, SessionOptions(zoom=model.zoom, depth_prior=model.depth_prior, **EVERY_SLICE))  # type: ignore[arg-type]
+    session.set_volume(resample(volume, grid))
+    here, there = session.add_prompt("organ", BOX), an_engine.call("add_prompt", "oblique", name="organ", prompt=BOX)
+    assert np.array_equal(here.mask, there.mask)
+    for volume_id in ("oblique", "side"):
+        an_engine.call("close_volume", volume_id)
 
 
 # ── cancel ────────────────────────────────────────────────────────────────────────────────────────────────────────

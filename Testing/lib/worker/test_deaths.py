@@ -49,9 +49,12 @@ WORK = [
 ]  # fmt: skip
 
 
+UNDONE = 4  # steps, after WORK
+
+
 @pytest.fixture(scope="module")
-def the_masks(an_untrained_model: Path) -> dict[str, Mask]:
-    """What WORK leads to when nothing dies, in this process."""
+def the_masks(an_untrained_model: Path) -> list[dict[str, Mask]]:
+    """What WORK leads to when nothing dies, in this process; and each of UNDONE steps back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = load_model(str(an_untrained_model), torch.device("cpu"))
@@ -62,8 +65,12 @@ def the_masks(an_untrained_model: Path) -> dict[str, Mask]:
         came = getattr(session, method)(**arguments)
         if method == "propagate":
             list(came)
+    led_to = [{name: session.mask(name) for name in session.objects}]
+    for _ in range(UNDONE):
+        session.undo()
+        led_to.append({name: session.mask(name) for name in session.objects})
     torch.set_num_threads(threads)
-    return {name: session.mask(name) for name in session.objects}
+    return led_to
 
 
 def same(one: dict[str, Mask], other: dict[str, Mask]) -> bool:
@@ -78,10 +85,14 @@ class Killer:
         self.left = deaths
 
     def work(self, client: EngineClient) -> None:
-        """Does all of WORK, each step again where it failed because of a death."""
+        """Does all of WORK."""
         for method, arguments in WORK:
-            while not self._step(client, method, arguments):
-                pass
+            self.do(client, method, arguments)
+
+    def do(self, client: EngineClient, method: str, arguments: dict[str, object]) -> None:
+        """A step, again where it failed because of a death."""
+        while not self._step(client, method, arguments):
+            pass
 
     def _step(self, client: EngineClient, method: str, arguments: dict[str, object]) -> bool:
         """Whether a step was done."""
@@ -103,7 +114,9 @@ class Killer:
         return isinstance(ended, Done)
 
 
-def test_killed_at_random_moments_the_work_ends_in_the_same_masks(an_engine: EngineClient, the_masks: dict[str, Mask]) -> None:
+def test_killed_at_random_moments_the_work_ends_in_the_same_masks(
+    an_engine: EngineClient, the_masks: list[dict[str, Mask]]
+) -> None:
     killed_at_random_moments(an_engine, the_masks, seed=1, deaths=2)
 
 
@@ -111,16 +124,20 @@ def test_killed_at_random_moments_the_work_ends_in_the_same_masks(an_engine: Eng
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_at_fifty_random_moments_the_work_ends_in_the_same_masks(
-    an_engine: EngineClient, the_masks: dict[str, Mask], seed: int
+    an_engine: EngineClient, the_masks: list[dict[str, Mask]], seed: int
 ) -> None:
     killed_at_random_moments(an_engine, the_masks, seed, deaths=10)
 
 
-def killed_at_random_moments(client: EngineClient, the_masks: dict[str, Mask], seed: int, deaths: int) -> None:
+def killed_at_random_moments(client: EngineClient, the_masks: list[dict[str, Mask]], seed: int, deaths: int) -> None:
     killer = Killer(seed, deaths)
     killer.work(client)
     assert killer.left == 0
-    assert same(masks(client), the_masks)
+    assert same(masks(client), the_masks[0])
+    killer.left = 1  # and once more while steps are taken back
+    for before in the_masks[1:]:
+        killer.do(client, "undo", {})
+        assert same(masks(client), before)
 
 
 def test_the_client_says_what_happened_and_what_was_asked_fails(an_engine: EngineClient) -> None:
@@ -149,6 +166,7 @@ def test_everything_that_was_done_comes_back(an_engine: EngineClient) -> None:
     an_engine.call("propagate", "ct")
     an_engine.call("add_prompt", "ct", name="organ", prompt=Points(5, (5.0,), (5.0,), (True,)))
     an_engine.call("undo", "ct")
+    assert an_engine.call("undo_label", "ct") == "propagation"
     open_volume(an_engine, "mr", a_volume(seed=1))
     for index in range(45):
         clicks = Points(index % 7, (20.0,), (index / 2,), (True,))
@@ -164,6 +182,8 @@ def test_everything_that_was_done_comes_back(an_engine: EngineClient) -> None:
     until(an_engine, lambda event: isinstance(event, EngineDied))
     assert all(same(masks(an_engine, volume_id), one) for volume_id, one in before.items())
     assert an_engine.pid != pid
+    assert an_engine.call("undo_label", "ct") == "propagation"
+    assert an_engine.call("redo_label", "ct") == "click on slice 5 of organ"
     assert an_engine.call("options", "ct").stop_after == 2
     assert an_engine.call("options", "mr").stop_after == 0
     for volume_id in ("mr", "pt"):

@@ -14,6 +14,7 @@ import torch
 
 from MedSAM2Lib.errors import EngineError
 from MedSAM2Lib.inference.embeddings import Embeddings
+from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
 from MedSAM2Lib.worker.channel import Channel
 from MedSAM2Lib.worker.client import Progress, SliceReady
@@ -119,27 +120,79 @@ def test_other_volumes_make_room_first(an_engine_here: Spoken, monkeypatch: pyte
     assert ["of other volumes" in text for text in an_engine_here.texts] == [True, False]
 
 
+class PretendedGPU:
+    """There is none here: the processor plays it, until the network is sent to the processor.
+
+    A slice cannot be encoded on it once more than `slices` were, or while more than `kept` bytes of features are on it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slices: float = float("inf"), kept: float = float("inf")) -> None:
+        self.used, self.slices, self.kept, self.encoded = True, slices, kept, 0
+        encode: Callable[..., None] = Embeddings._encode
+
+        def encode_there(embeddings: Embeddings, keys: Sequence[Any]) -> None:
+            there = 0 if embeddings._in_main_memory else embeddings.kept_bytes
+            if self.used and (self.encoded > self.slices or there > self.kept):
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            self.encoded += len(keys)
+            encode(embeddings, keys)
+
+        def leave(network: SAM2, device: str) -> SAM2:
+            assert device == "cpu"
+            self.used = False
+            return network
+
+        monkeypatch.setattr(Embeddings, "_encode", encode_there)
+        monkeypatch.setattr(Embeddings, "in_main_memory", property(lambda one: one._in_main_memory or not self.used))
+        monkeypatch.setattr(SAM2, "to", leave)
+        monkeypatch.setattr("MedSAM2Lib.worker.engine._is_on_gpu", lambda _: self.used)
+
+
+def test_features_leave_the_gpu(an_engine_here: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room = follow(an_engine_here)
+    PretendedGPU(monkeypatch, kept=1.5e6)
+    assert same(follow(an_engine_here, encoder_batch=2), with_room)
+    assert [text.split(": ")[1][:40] for text in an_engine_here.texts] == [
+        "slices are now encoded 1 at a time.",
+        "image features wait in the machine's own",
+    ]
+
+
 def test_the_work_goes_on_on_the_processor(an_engine_here: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no GPU here: the processor plays it, and has no memory for anything until it is left."""
     on_one_device = follow(an_engine_here)
-    is_gpu = [True]
-    encode: Callable[..., None] = Embeddings._encode
-    done = []
-
-    def nothing_left(self: Embeddings, keys: Sequence[Any]) -> None:
-        if is_gpu[0] and len(done) > 6:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        done.extend(keys)
-        encode(self, keys)
-
-    def on_gpu(_: object) -> bool:
-        was, is_gpu[0] = is_gpu[0], is_gpu[0] and len(done) <= 6
-        return was
-
-    monkeypatch.setattr(Embeddings, "_encode", nothing_left)
-    monkeypatch.setattr("MedSAM2Lib.worker.engine._is_on_gpu", on_gpu)
+    gpu = PretendedGPU(monkeypatch, slices=6)
     assert same(follow(an_engine_here), on_one_device)
+    assert "own memory" in an_engine_here.texts[0]
     assert "on the processor" in an_engine_here.texts[-1]
+    assert not gpu.used
+    assert an_engine_here.ask("undo_label") == "propagation"
+
+
+def test_a_model_that_has_no_room_on_the_gpu_is_loaded_on_the_processor(
+    an_engine_here: Spoken, an_untrained_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: SAM2, device: torch.device) -> SAM2:
+        if device.type != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self
+
+    monkeypatch.setattr(SAM2, "to", no_room)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    an_engine_here.texts.clear()
+    facts = an_engine_here.ask("start", "", model=str(an_untrained_model), threads=1)
+    assert facts["device"] == "cpu"
+    assert "on the processor" in an_engine_here.texts[-1]
+
+
+def test_a_model_that_has_no_room_anywhere_is_not_called_damaged(
+    an_engine_here: Spoken, an_untrained_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    monkeypatch.setattr(torch, "load", no_room)
+    with pytest.raises(EngineError, match="not enough memory"):
+        an_engine_here.ask("start", "", model=str(an_untrained_model), device="cpu", threads=1)
 
 
 def test_where_no_room_is_left_the_request_fails_and_the_engine_lives(

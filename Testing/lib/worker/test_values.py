@@ -18,7 +18,7 @@ from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
 from MedSAM2Lib.results import SliceConfidence, SliceResult
 from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.worker.values import pack, unpack
-from Testing.lib.worker.support import changed
+from Testing.lib.damage import changed
 
 
 def there_and_back(value: Any) -> Any:

@@ -19,7 +19,7 @@ from panel_host.ctk_widgets import build_ctk
 from panel_host.modules import build_i18n, build_sample_data, build_scripted_loadable_module
 from panel_host.pythonqt import build_qt, stand_in
 from panel_host.slice_view import SliceView
-from panel_host.slicer_widgets import qMRMLNodeComboBox, qMRMLWidget
+from panel_host.slicer_widgets import qMRMLNodeComboBox, qMRMLWidget, qSlicerTerminologyNavigatorWidget
 
 _VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
@@ -41,6 +41,7 @@ class _Application(QtCore.QObject):
         super().__init__()
         self._host = host
         self.applicationName, self.applicationVersion = "Slicer", "5.10.0"
+        self.temporaryPath = str(host.folder / "temporary")
         self.restarts = 0
 
     connect = pythonqt.connect
@@ -88,9 +89,9 @@ class Host:
 
     script = Path(__file__).parents[3] / "MedSAM2Slicer" / "MedSAM2Slicer.py"
 
-    def __init__(self, folder: Path, main_window: bool = True) -> None:
+    def __init__(self, folder: Path, main_window: bool = True, translate: Callable[[str], str] = str) -> None:
         self.qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["MedSAM2 test host"])
-        self.folder, self._wants_window = folder, main_window
+        self.folder, self._wants_window, self._translate = folder, main_window, translate
         self.window: QtWidgets.QMainWindow | None = None
         self.selected_modules: list[str] = []
         self.extensions = SimpleNamespace(
@@ -118,7 +119,7 @@ class Host:
         self._install("qt", self.qt)
         self._install("ctk", ctk)
         self._install("SampleData", build_sample_data())
-        self._install("slicer.i18n", build_i18n())
+        self._install("slicer.i18n", build_i18n(self._translate))
         self._install("slicer.ScriptedLoadableModule", build_scripted_loadable_module(self._new_parent))
         for name, value in {
             "i18n": sys.modules["slicer.i18n"],
@@ -128,6 +129,9 @@ class Host:
             "modules": self.modules,
             "selfTests": {},
             "qMRMLWidget": stand_in("slicer.qMRMLWidget", qMRMLWidget, "qt.QObject", "qt.QWidget"),
+            "qSlicerTerminologyNavigatorWidget": stand_in(
+                "slicer.qSlicerTerminologyNavigatorWidget", qSlicerTerminologyNavigatorWidget, "qt.QObject", "qt.QWidget"
+            ),
             "qMRMLNodeComboBox": stand_in("slicer.qMRMLNodeComboBox", qMRMLNodeComboBox, "qt.QObject", "qt.QWidget"),
         }.items():
             self._patch(slicer, name, value)
@@ -379,6 +383,12 @@ class Host:
             view.update()
         self.settle(30)
         self.window.grab().save(str(path))
+        return path
+
+    def screenshot_of(self, widget: Any, path: Path) -> Path:
+        """Of the window that a widget is in."""
+        self.settle(30)
+        QtWidgets.QWidget.grab(QtWidgets.QWidget.window(widget)).save(str(path))
         return path
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import slicer
 
 
-def build_i18n() -> ModuleType:
-    """Base/Python/slicer/i18n.py: `tr(text)` and `translate(context, text)`; here nothing is translated."""
+def build_i18n(tr: Callable[[str], str]) -> ModuleType:
+    """Base/Python/slicer/i18n.py: `tr(text)` and `translate(context, text)`."""
     module = ModuleType("slicer.i18n")
-    module.tr = lambda text: text  # type: ignore[attr-defined]
-    module.translate = lambda context, text: text  # type: ignore[attr-defined]
+    module.tr = tr  # type: ignore[attr-defined]
+    module.translate = lambda context, text: tr(text)  # type: ignore[attr-defined]
     return module
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6 import QtCore, QtWidgets
+import slicer
+from PySide6 import QtCore, QtGui, QtWidgets
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
@@ -35,9 +36,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
         signal = QtWidgets.QWidget.__getattribute__(self, "currentIndexChanged")
         signal.connect(lambda _index: self._tell())
         activated = QtWidgets.QWidget.__getattribute__(self, "activated")
-        activated.connect(
-            lambda _index: QtWidgets.QWidget.__getattribute__(self, "nodeActivated").emit(self.currentNode())
-        )
+        activated.connect(lambda _index: QtWidgets.QWidget.__getattribute__(self, "nodeActivated").emit(self.currentNode()))
 
     def setMRMLScene(self, scene: Any) -> None:  # noqa: N802
         self._scene = scene
@@ -105,3 +104,54 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
     selectNodeUponCreation = _flag("select")  # noqa: N815
     showHidden, showChildNodeTypes = _flag("hidden"), _flag("children")  # noqa: N815
     noneDisplay = QtCore.Property(str, lambda self: self._none_display, _set_none_display)  # noqa: N815
+
+
+class qSlicerTerminologyNavigatorWidget(qMRMLWidget):  # noqa: N801
+    """Terms to choose from: three, in place of Slicer's lists, which are files of the application."""
+
+    selectionValidityChanged = QtCore.Signal(bool)  # noqa: N815
+    typeDoubleClicked = QtCore.Signal()  # noqa: N815
+    _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
+    TERMS = {  # noqa: RUF012
+        "Tissue": ("SCT^85756007^Tissue~^^", (128, 174, 128)),
+        "Kidney, Right": ("SCT^64033007^Kidney~SCT^24028007^Right", (185, 102, 83)),
+        "Liver": ("SCT^10200004^Liver~^^", (221, 130, 101)),
+    }
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._overrides = True
+        self.types = QtWidgets.QListWidget()
+        self.types.addItems(list(self.TERMS))
+        self.types.currentRowChanged.connect(lambda row: self._signal("selectionValidityChanged").emit(row >= 0))
+        self.types.itemDoubleClicked.connect(lambda _item: self._signal("typeDoubleClicked").emit())
+        QtWidgets.QVBoxLayout(self).addWidget(self.types)
+
+    def _signal(self, name: str) -> Any:
+        return QtWidgets.QWidget.__getattribute__(self, name)
+
+    def terminologyEntry(self, entry: Any) -> bool:  # noqa: N802
+        item = self.types.currentItem()
+        if item is None:
+            return False
+        codes, color = self.TERMS[item.text()]
+        text = f"{self._CONTEXT}~{codes}~Anatomic codes - DICOM master list~^^~^^"
+        slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(text, entry)
+        entry.GetTypeObject().SetRecommendedDisplayRGBValue(color)
+        return True
+
+    def setTerminologyEntry(self, entry: Any) -> bool:  # noqa: N802
+        found = self.types.findItems(self.nameFromTerminology(entry), QtCore.Qt.MatchFlag.MatchExactly)
+        self.types.setCurrentItem(found[0] if found else None)
+        return bool(found)
+
+    def nameFromTerminology(self, entry: Any) -> str:  # noqa: N802
+        codes = (entry.GetTypeObject(), entry.GetTypeModifierObject())
+        return ", ".join(code.GetCodeMeaning() for code in codes if code is not None and code.GetCodeMeaning())
+
+    def recommendedColorFromTerminology(self, entry: Any) -> QtGui.QColor:  # noqa: N802
+        return QtGui.QColor(*entry.GetTypeObject().GetRecommendedDisplayRGBValue())
+
+    overrideSectionVisible = QtCore.Property(  # noqa: N815
+        bool, lambda self: self._overrides, lambda self, value: setattr(self, "_overrides", value)
+    )
