@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAM2Lib.cli.engine import add_engine_arguments, add_sight_arguments
+from MedSAM2Lib.cli.orientation import COUNTS
 
 if TYPE_CHECKING:
     from MedSAM2Lib.evaluation.bootstrap import Interval
@@ -70,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="display (the manifest's, where it has one), or as for segment; default auto",
     )
     add_sight_arguments(view)
+    view.add_argument(
+        "--orientations",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help="look along all three axes (3), and inwards as well (6), and put the masks together; default 1",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -62,6 +62,7 @@ def request_of(args: argparse.Namespace) -> Request:
             corrections=args.corrections,
             worst=args.worst,
             window=args.window,
+            orientations=args.orientations,
             seed=args.seed,
         ),
         engine=engine_of(args),
@@ -167,4 +168,6 @@ def _told(protocol: Protocol, options: SessionOptions) -> str:
     where = f"the {protocol.slice} slice" if protocol.every is None else f"{protocol.every:.0%} of the slices"
     zoom = "whole slice" if options.zoom is None else f"zoom {options.zoom:g}"
     corrected = f", then {protocol.corrections} corrections" if protocol.corrections else ""
-    return f"prompt: {protocol.prompt} on {where}{corrected}; window {protocol.window}; {zoom}; memory {options.memory}"
+    axes = f"; {protocol.orientations} orientations" if protocol.orientations > 1 else ""
+    seen = f"window {protocol.window}; {zoom}; memory {options.memory}{axes}"
+    return f"prompt: {protocol.prompt} on {where}{corrected}; {seen}"

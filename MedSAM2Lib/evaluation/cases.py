@@ -14,10 +14,10 @@ from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.volume import Labelmap, Volume
 from MedSAM2Lib.volume_io.read import read_labels, read_volume
 
-__all__ = ["LoadedCase", "Target", "load_case"]
+__all__ = ["SAME_PLACE", "LoadedCase", "Target", "load_case"]
 
 _LOGGER = logging.getLogger(__name__)
-_SAME_PLACE = 1e-2  # voxels that two grids may lie apart: headers round
+SAME_PLACE = 1e-2  # voxels that two grids may lie apart: headers round
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _check_same_grid(case: Case, image: Geometry, label: Geometry) -> None:
     apart = image.world_to_index(label.index_to_world(corners)) - corners
     # On an axis of one voxel the corners say nothing of the spacing.
     spacing_differs = not np.allclose(image.spacing, label.spacing, rtol=1e-3)
-    if np.abs(apart).max() > _SAME_PLACE or spacing_differs:
+    if np.abs(apart).max() > SAME_PLACE or spacing_differs:
         raise VolumeError(
             f"{what}they lie up to {np.abs(apart).max():.3g} voxels apart (spacing {image.spacing} and {label.spacing} mm, "
             f"origin {image.origin} and {label.origin} mm, LPS){hint}"

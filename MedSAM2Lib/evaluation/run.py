@@ -26,6 +26,7 @@ from MedSAM2Lib.evaluation.prompting import (
     structure_generator,
 )
 from MedSAM2Lib.evaluation.rows import MODEL, Agreement, Row, agreement
+from MedSAM2Lib.inference.orientations import COUNTS, Orientations
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
@@ -45,6 +46,7 @@ class Protocol:
     corrections: int = 0
     worst: WorstBy = "dice"  # which slice is corrected
     window: str = "auto"  # as `intensity.resolve_window` takes it, or `display`: the manifest's, where it has one
+    orientations: int = 1  # slicing axes and ways that are put together, of `inference.orientations.COUNTS`
     seed: int = 0  # of jitter and random slices
 
     def __post_init__(self) -> None:
@@ -53,6 +55,9 @@ class Protocol:
         _check_choice("worst", self.worst, WORST_BY)
         if self.every is not None and not 0 < self.every <= 1:
             raise OptionError(f"The share of prompted slices must be above 0 and at most 1, but {self.every:g} came.")
+        if self.orientations not in COUNTS:
+            choices = ", ".join(map(str, COUNTS))
+            raise OptionError(f"The number of orientations is one of {choices}, but {self.orientations} came.")
         if self.corrections < 0:
             raise OptionError(f"The number of corrections must be 0 or more, but {self.corrections} came.")
 
@@ -110,8 +115,11 @@ def evaluate_structure(session: Session, loaded: LoadedCase, target: Target, pro
         scores = agreement(mask, reference, spacing, slices)
         return _row(scores, loaded, target, MODEL, corrections, len(slices) + corrections, slices, seconds)
 
+    others = None
+    if protocol.orientations > 1 and len(loaded.volume.array) > 1:  # an image of one slice has no other axis
+        others = Orientations(session, loaded.volume, "k", window_of(loaded.case, protocol), protocol.orientations)
     # 1. From the first prompts
-    seconds, mask = _segment(session, name, prompts)
+    seconds, mask = _segment(session, name, prompts, others)
     rows = [row(mask, 0, seconds)]
     # 2. Corrections
     for number in range(1, protocol.corrections + 1):
@@ -120,7 +128,7 @@ def evaluate_structure(session: Session, loaded: LoadedCase, target: Target, pro
             rows.append(row(mask, number, 0.0))
             continue
         prompts.append(click)
-        seconds, mask = _segment(session, name, [click])
+        seconds, mask = _segment(session, name, [click], others)
         rows.append(row(mask, number, seconds))
     return StructureResult(tuple(rows), mask, target, tuple(prompts))
 
@@ -135,14 +143,16 @@ def _baseline_rows(loaded: LoadedCase, result: StructureResult) -> Iterator[Row]
         yield _row(scores, loaded, result.target, method, 0, first.prompts, first.prompted_slices, None)
 
 
-def _segment(session: Session, name: str, prompts: Sequence[SimulatedPrompt]) -> tuple[float, _BoolArray]:
-    """Seconds from the prompts to the mask of the volume, and that mask."""
+def _segment(
+    session: Session, name: str, prompts: Sequence[SimulatedPrompt], others: Orientations | None
+) -> tuple[float, _BoolArray]:
+    """Seconds from the prompts to the mask of the volume, along the other axes too where there are any, and that mask."""
     begun = time.perf_counter()
     for prompt in prompts:
         session.add_prompt(name, prompt)
     for _ in session.propagate([name]):
         pass
-    mask = session.mask(name)
+    mask = session.mask(name) if others is None else others.segment(name).mask
     return time.perf_counter() - begun, mask
 
 

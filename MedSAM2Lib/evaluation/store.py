@@ -19,7 +19,7 @@ from MedSAM2Lib.errors import OptionError, OutputError
 from MedSAM2Lib.evaluation.manifest import Case
 from MedSAM2Lib.evaluation.rows import Row, from_json, to_json
 
-__all__ = ["CaseResult", "ResultStore"]
+__all__ = ["CaseResult", "ResultStore", "keep_request"]
 
 _ASKED, _RESULTS = "run.json", "results.jsonl"
 
@@ -48,13 +48,9 @@ class ResultStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"The folder {folder} cannot be made: {error.strerror}; choose another place.") from error
-        check_writable(folder / _ASKED)
-        if (folder / _ASKED).exists():
-            self._check_same(asked)
-        elif (folder / _RESULTS).exists():
+        if (folder / _RESULTS).exists() and not (folder / _ASKED).exists():
             raise OptionError(f"{folder} has {_RESULTS} but no {_ASKED}; choose another folder, or empty this one.")
-        else:
-            self._write_asked(asked)
+        keep_request(folder / _ASKED, asked)
         self._results = self._read_results()
 
     def finished(self, case: Case) -> CaseResult | None:
@@ -81,23 +77,6 @@ class ResultStore:
         """Of those cases that are finished or had problems, in the order given."""
         return [self._results[case.id] for case in cases if case.id in self._results]
 
-    def _check_same(self, asked: Mapping[str, Any]) -> None:
-        path = self._folder / _ASKED
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            differing = [key for key in {**before, **asked} if before.get(key) != asked.get(key)]
-        except (OSError, ValueError, TypeError) as error:
-            raise OptionError(f"{path} is not a run of evaluate ({error}); choose another folder.") from error
-        if differing:
-            changes = "; ".join(f"{key} was {before.get(key)!r}, now {asked.get(key)!r}" for key in sorted(differing))
-            raise OptionError(
-                f"{self._folder} holds results of another run ({changes}); choose another folder, or ask for the same to go on."
-            )
-
-    def _write_asked(self, asked: Mapping[str, Any]) -> None:
-        with atomic_path(self._folder / _ASKED) as temporary:
-            temporary.write_text(json.dumps(asked, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
     def _read_results(self) -> dict[str, CaseResult]:
         """A case that occurs twice counts as it was last."""
         path = self._folder / _RESULTS
@@ -112,6 +91,33 @@ class ResultStore:
         if len(whole) < len(content):
             os.truncate(path, len(whole))
         return {result.case: result for result in results}
+
+
+def keep_request(path: Path, asked: Mapping[str, Any]) -> None:
+    """Writes down what was asked for; where that stands already, it must be the same.
+
+    Raises OptionError where it is something else, OutputError where nothing can be written.
+    """
+    check_writable(path)
+    if path.exists():
+        _check_same(path, asked)
+    else:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asked, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_same(path: Path, asked: Mapping[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(asked))  # tuples are lists there
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    except (OSError, ValueError, TypeError) as error:
+        raise OptionError(f"{path} does not say what was asked for ({error}); choose another folder.") from error
+    if differing:
+        changes = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in sorted(differing))
+        raise OptionError(
+            f"{path.parent} holds results of another run ({changes}); choose another folder, or ask for the same to go on."
+        )
 
 
 def _to_line(result: CaseResult) -> dict[str, Any]:

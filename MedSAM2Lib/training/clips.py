@@ -22,10 +22,10 @@ from MedSAM2Lib.training.augmentation import augment, choose_window, is_visible
 from MedSAM2Lib.training.regions import grow_region
 from MedSAM2Lib.training.rendering import render_labels
 from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE, synthetic_patient
-from MedSAM2Lib.training.views import choose_axis, choose_view, resample
+from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE, choose_axis, choose_view, resample
 from MedSAM2Lib.training.volumes import ManifestEntry, Target, TrainingVolume, label_targets, load_volume, read_manifest
 
-__all__ = ["ALWAYS_LEFT_OUT", "Clip", "ClipSource"]
+__all__ = ["ALWAYS_LEFT_OUT", "Clip", "ClipSource", "make_clip"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -96,7 +96,7 @@ class _Structure:
 
 
 class ClipSource:
-    """Draws clips from a folder of training volumes (shared/train/README.md) and from synthetic volumes.
+    """Draws clips from a folder of training volumes (shared/train/README.md; None: none) and from synthetic volumes.
 
     `held_out` names volumes or whole source groups to leave out. `synthetic_share` of the clips are synthetic; a kind
     that the folder lacks gives its share to the others. `only` restricts to some of the kinds "scan", "label map",
@@ -108,7 +108,7 @@ class ClipSource:
 
     def __init__(
         self,
-        train_dir: Path,
+        train_dir: Path | None,
         *,
         synthetic_share: float = 0.35,
         held_out: Collection[str] = (),
@@ -116,7 +116,7 @@ class ClipSource:
         only: Collection[str] = (),
         synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
     ) -> None:
-        entries = read_manifest(Path(train_dir))
+        entries = [] if train_dir is None else read_manifest(Path(train_dir))
         known = {entry.name for entry in entries} | {entry.group for entry in entries}
         if unknown := sorted(set(held_out) - known):
             raise TrainingError(
@@ -199,7 +199,7 @@ class ClipSource:
         name = sorted(structure.values)[int(rng.integers(len(structure.values)))]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure.name, structure.values[name], split=True)
-        return None if target is None else _make_clip(rng, volume, target, "scan", image_size, length)
+        return None if target is None else make_clip(rng, volume, target, "scan", image_size, length)
 
     def _draw_label_map(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         name = self._label_maps[int(rng.integers(len(self._label_maps)))]
@@ -207,7 +207,7 @@ class ClipSource:
         structure, values = structures[int(rng.integers(len(structures)))]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure, values, split=True)
-        return None if target is None else _make_clip(rng, volume, target, "label map", image_size, length)
+        return None if target is None else make_clip(rng, volume, target, "label map", image_size, length)
 
     def _draw_synthetic(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         volume = self._synthetic_volume(step, int(rng.integers(_POOL_SIZE)))
@@ -220,7 +220,7 @@ class ClipSource:
         filled = bool(inner) and rng.random() < _FILLED_SHARE
         values = (value, *inner) if filled else (value,)
         target = _pick_target(rng, volume, f"{value}{' filled' * filled}", values, split=False)
-        return None if target is None else _make_clip(rng, volume, target, "synthetic", image_size, length)
+        return None if target is None else make_clip(rng, volume, target, "synthetic", image_size, length)
 
     def _draw_supervoxel(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         groups = sorted(self._scans)
@@ -228,7 +228,7 @@ class ClipSource:
         volume = self._volume(names[int(rng.integers(len(names)))])
         axis = choose_axis(rng, volume.shape, volume.spacing)
         target = grow_region(rng, volume, axis, length)
-        return None if target is None else _make_clip(rng, volume, target, "supervoxel", image_size, length, axis)
+        return None if target is None else make_clip(rng, volume, target, "supervoxel", image_size, length, axis)
 
     # Caches.
 
@@ -294,7 +294,7 @@ def _pick_target(
     return targets[int(rng.integers(len(targets)))] if targets else None
 
 
-def _make_clip(
+def make_clip(
     rng: np.random.Generator,
     volume: TrainingVolume,
     target: Target,
@@ -302,10 +302,14 @@ def _make_clip(
     image_size: int,
     length: int,
     axis: int | None = None,
+    whole_slices: float = WHOLE_SLICE_SHARE,
 ) -> Clip | None:
-    """See the target through a random view; None if no slices fit, or the object is lost at this size or contrast."""
+    """See the target through a random view; None if no slices fit, or the object is lost at this size or contrast.
+
+    whole_slices  chance that the view shows whole slices instead of a square around the target
+    """
     axis = choose_axis(rng, volume.shape, volume.spacing) if axis is None else axis
-    view = choose_view(rng, volume.shape, volume.spacing, target, axis, image_size, length)
+    view = choose_view(rng, volume.shape, volume.spacing, target, axis, image_size, length, whole_slices)
     if view is None:
         return None
     height, width = (size for a, size in enumerate(volume.shape) if a != axis)

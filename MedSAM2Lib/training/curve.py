@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 from MedSAM2Lib.atomic import atomic_path
-from MedSAM2Lib.errors import TrainingError
 
 __all__ = ["plot_learning_curve"]
 
@@ -14,11 +13,9 @@ _DICE_COLUMNS = {"prompted_dice": "Dice, prompted slice", "tracked_dice": "Dice,
 
 
 def plot_learning_curve(log: Path, picture: Path) -> None:
-    """Draws loss and held-out Dice over steps from a run's log.csv into a PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise TrainingError("The learning curve needs matplotlib: pip install matplotlib, and run again.") from error
+    """Draws loss and held-out Dice over steps from a run's log.csv into a PNG. Raises ImportError without matplotlib."""
+    from matplotlib.figure import Figure
+
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 4), layout="constrained")

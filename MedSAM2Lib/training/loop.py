@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,17 +12,21 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import swa_utils
 from torch.utils.data import DataLoader, Dataset
 
-from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
-from MedSAM2Lib.training.steps import PromptMix, clip_loss
+from MedSAM2Lib.training.parts import PARTS, check_parts, part_of
+from MedSAM2Lib.training.processes import Processes
+from MedSAM2Lib.training.run_log import RunLog
+from MedSAM2Lib.training.state import RunState
+from MedSAM2Lib.training.steps import ClipOptions, PromptMix, clip_loss
 
 __all__ = ["BatchSource", "TrainingPlan", "train"]
+
 
 class BatchSource(Protocol):
     """Where clips come from; `training.clips.ClipSource.sample_batch` is one."""
@@ -38,7 +40,8 @@ class BatchSource(Protocol):
         """
 
 
-_EVALUATION_SEED = 2**31  # a stream of random numbers that no training step uses
+_PROMPTS = 2  # keeps the random numbers of prompts apart from those of clips and of lengths
+_ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,13 @@ class TrainingPlan:
     """What a run does; two runs with the same plan, data and machine give the same weights."""
 
     steps: int
-    slices_per_step: int = 16  # a step holds slices_per_step / length clips
+    slices_per_step: int = 16  # a step holds slices_per_step / length clips, over all processes
     single_slice_steps: int = 0  # first steps that train on single slices only
     lengths: tuple[int, ...] = (4, 6, 8)  # clip lengths afterwards, one drawn per step
-    # Steps that train the image encoder too; afterwards it is frozen, which makes a step some three times faster, and
-    # the memory and the mask decoder go on alone. None: all steps.
+    # Steps that train the image encoder too; afterwards it is frozen, which makes a step of nano 1.4 times as
+    # fast, and the memory and the mask decoder go on alone. None: all steps.
     encoder_steps: int | None = None
+    frozen: tuple[str, ...] = ()  # of `parts.PARTS`: what is never trained
     learning_rate: float = 5e-4
     warmup_steps: int = 300
     final_share: float = 0.02  # of the learning rate at the end of the cosine
@@ -60,18 +64,22 @@ class TrainingPlan:
     averaging: float = 0.999  # decay of the moving average of the weights, which is what ships
     prompts: PromptMix = field(default_factory=PromptMix)
     losses: LossWeights = FROM_SCRATCH
+    clips: ClipOptions = field(default_factory=ClipOptions)
+    mixed_precision: bool = True  # bfloat16 where torch holds it safe
     seed: int = 0
     save_every: int = 100
     validate_every: int = 500
     workers: int = 1
+    tensorboard: bool = False  # also write logs for it
+
+    def __post_init__(self) -> None:
+        check_parts(self.frozen)
 
     def scaled(self, steps: int) -> TrainingPlan:
         """The same plan over another number of steps, its stages in proportion."""
         share = steps / self.steps
         encoder_steps = None if self.encoder_steps is None else round(self.encoder_steps * share)
-        return replace(
-            self, steps=steps, single_slice_steps=round(self.single_slice_steps * share), encoder_steps=encoder_steps
-        )
+        return replace(self, steps=steps, single_slice_steps=round(self.single_slice_steps * share), encoder_steps=encoder_steps)
 
     def clip_length(self, step: int) -> int:
         if step < self.single_slice_steps:
@@ -80,6 +88,10 @@ class TrainingPlan:
 
     def trains_encoder(self, step: int) -> bool:
         return self.encoder_steps is None or step < self.encoder_steps
+
+    def trained_parts(self, step: int) -> frozenset[str]:
+        frozen = {*self.frozen, *(() if self.trains_encoder(step) else ("image-encoder",))}
+        return frozenset(part for part in PARTS if part not in frozen)
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up and a cosine, once for the whole network and once more for what follows it."""
@@ -93,19 +105,34 @@ class TrainingPlan:
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Batch number n, made the same way whenever it is asked for."""
+    """A process's share of batch number n, made the same way whenever it is asked for."""
 
-    def __init__(self, source: BatchSource, plan: TrainingPlan, image_size: int) -> None:
-        self.source, self.plan, self.image_size = source, plan, image_size
+    def __init__(self, source: BatchSource, plan: TrainingPlan, image_size: int, processes: Processes) -> None:
+        self.source, self.plan, self.image_size, self.processes = source, plan, image_size, processes
 
     def __len__(self) -> int:
         return self.plan.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rank, count = self.processes.rank, self.processes.count
         length = self.plan.clip_length(step)
-        rng = np.random.default_rng((self.plan.seed, step))
-        images, masks = self.source(rng, max(1, self.plan.slices_per_step // length), self.image_size, length, step=step)
+        rng = np.random.default_rng((self.plan.seed, step, *([rank] if rank else [])))
+        clips = max(1, self.plan.slices_per_step // length // count)
+        images, masks = self.source(rng, clips, self.image_size, length, step=step * count + rank)
         return torch.from_numpy(images), torch.from_numpy(masks)
+
+
+class _ClipLoss(nn.Module):
+    """The loss as a module of its own, because torch averages gradients over processes of what a module computes."""
+
+    def __init__(self, network: SAM2, plan: TrainingPlan) -> None:
+        super().__init__()
+        self.network, self.plan = network, plan
+
+    def forward(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
+        plan = self.plan
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=plan.mixed_precision):
+            return clip_loss(self.network, images, masks, plan.prompts, plan.losses, generator, plan.clips)
 
 
 def train(
@@ -116,19 +143,23 @@ def train(
     *,
     validate: Callable[[SAM2], dict[str, float]] | None = None,
     report: Callable[[str], None] = lambda line: None,
+    processes: Processes = _ALONE,
 ) -> SAM2:
     """Trains `network` and returns its averaged copy. `folder` receives `state.pt` (to go on from) and `log.csv`.
 
     An interrupted run goes on where `state.pt` left it. A loss that is not finite ends the run with a TrainingError; the
-    state before it is kept.
+    state before it is kept. Of several processes the first one writes, validates and reports.
     """
     folder.mkdir(parents=True, exist_ok=True)
     averaged = swa_utils.AveragedModel(network, multi_avg_fn=_moving_average(plan.averaging))
     averaged_network = cast(SAM2, averaged.module)
     optimizer = torch.optim.AdamW(_parameter_groups(network, plan.weight_decay), lr=plan.learning_rate)
-    first = _resume(folder / "state.pt", network, averaged, optimizer)
+    state = RunState(network, averaged, optimizer)
+    first = state.resume(folder / "state.pt")
+    processes.wait_for_all()  # before the first one writes another state
+    log = RunLog(folder, first, tensorboard=plan.tensorboard, report=report) if processes.is_first else None
     batches = DataLoader(
-        _Batches(source, plan, network.config.image_size),
+        _Batches(source, plan, network.config.image_size, processes),
         batch_size=None,
         sampler=range(first, plan.steps),
         num_workers=plan.workers,
@@ -136,20 +167,28 @@ def train(
     )
     network.train()
     started, losses = time.monotonic(), []
+    trained: frozenset[str] = frozenset()
     for step, (images, masks) in enumerate(batches, start=first):
-        losses.append(_step(network, optimizer, plan, step, images.to(network.device), masks.to(network.device)))
-        averaged.update_parameters(network)
+        if (parts := plan.trained_parts(step)) != trained:
+            trained = parts
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(part_of(name) in trained)
+            clip_loss_of = processes.parallel(_ClipLoss(network, plan))
+        batch = images.to(network.device), masks.to(network.device)
+        losses.append(_step(clip_loss_of, state, plan, step, batch, processes))
         done = step + 1
-        if done % plan.save_every == 0 or done == plan.steps:
+        if log is not None and (done % plan.save_every == 0 or done == plan.steps):
             per_second = (done - first) * plan.slices_per_step / (time.monotonic() - started)
             rate = plan.learning_rate_at(step)
             row = {"step": done, "loss": float(np.mean(losses)), "learning_rate": rate, "slices_per_s": per_second}
             if validate is not None and (done % plan.validate_every == 0 or done == plan.steps):
                 row |= validate(averaged_network.eval())
-            _log(folder / "log.csv", row)
+            log.add(row)
             report("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             losses.clear()
-            _save(folder / "state.pt", network, averaged, optimizer, done)
+            state.save(folder / "state.pt", done)
+    if log is not None:
+        log.close()
     return averaged_network.eval()
 
 
@@ -163,22 +202,29 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _step(network: SAM2, optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int, images: Tensor, masks: Tensor) -> float:
-    network.image_encoder.requires_grad_(plan.trains_encoder(step))
-    for group in optimizer.param_groups:
+def _step(
+    clip_loss_of: nn.Module,
+    state: RunState,
+    plan: TrainingPlan,
+    step: int,
+    batch: tuple[Tensor, Tensor],
+    processes: Processes,
+) -> float:
+    for group in state.optimizer.param_groups:
         group["lr"] = plan.learning_rate_at(step)
-    generator = torch.Generator().manual_seed(plan.seed * _EVALUATION_SEED + step)
-    with torch.autocast(network.device.type, torch.bfloat16):
-        loss = clip_loss(network, images, masks, plan.prompts, plan.losses, generator)
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"The loss of step {step} is {loss.item()}; the state before it is kept. Resume with a lower learning rate."
-        )
-    optimizer.zero_grad(set_to_none=True)
+    # torch's generator takes 32 bits of a seed, so they must differ in those.
+    seed = np.random.SeedSequence((plan.seed, step, _PROMPTS, processes.rank)).generate_state(1)
+    generator = torch.Generator().manual_seed(int(seed[0]))
+    loss = clip_loss_of(*batch, generator)
+    mean = float(processes.mean(loss.detach().clone()))  # over all processes, so that they end together
+    if not math.isfinite(mean):
+        raise TrainingError(f"The loss of step {step} is {mean}; the state before it is kept. Resume with a lower learning rate.")
+    state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), plan.gradient_clip)
-    optimizer.step()
-    return float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), plan.gradient_clip)
+    state.optimizer.step()
+    state.averaged.update_parameters(state.network)  # type: ignore[operator]
+    return mean
 
 
 def _parameter_groups(network: SAM2, weight_decay: float) -> list[dict[str, Any]]:
@@ -188,40 +234,3 @@ def _parameter_groups(network: SAM2, weight_decay: float) -> list[dict[str, Any]
         is_matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "token", "tpos_enc", "no_"))
         (matrices if is_matrix else others).append(parameter)
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _resume(path: Path, network: SAM2, averaged: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, map_location=network.device, weights_only=True)
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"{path} does not hold a run of this network ({str(error).splitlines()[0]}); name another folder or remove the file."
-        ) from error
-
-
-def _save(path: Path, network: SAM2, averaged: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _log(path: Path, row: dict[str, float]) -> None:
-    """Appends a row; columns that a row lacks stay empty, so that one file holds losses and validations."""
-    names = ["step", "loss", "learning_rate", "slices_per_s", "prompted_dice", "tracked_dice", "object_accuracy"]
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

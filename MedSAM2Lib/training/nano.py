@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.checkpoints.loading import save_checkpoint
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import network_config
 from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.curve import plot_learning_curve
 from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.processes import Processes
+from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PromptMix
 from MedSAM2Lib.training.validation import ClipValidation
 
@@ -36,6 +37,8 @@ HELD_OUT = (
     "labels_head_synthseg20",
 )
 
+_ALONE = Processes()
+
 # What the steered run of the shipped weights amounts to; docs/models/nano.md tells how it went.
 NANO_PLAN = TrainingPlan(
     steps=8_300, slices_per_step=48, single_slice_steps=900, learning_rate=6e-4, prompts=PromptMix(correction=0.4)
@@ -50,11 +53,12 @@ def train_nano(
     device: torch.device,
     held_out: tuple[str, ...] = HELD_OUT,
     report: Callable[[str], None] = lambda line: None,
+    processes: Processes = _ALONE,
 ) -> Path:
     """Trains nano on a folder of volumes (layout: ../shared/train/README.md) and on synthetic patients.
 
     Goes on where an interrupted run in `folder` stopped. Returns the path of the finished weights, `nano.pt`, beside
-    which `log.csv` and `curve.png` tell how they came about. Raises TrainingError.
+    which `log.csv` and `curve.png` tell how they came about; of several processes, the first one writes. Raises TrainingError.
     """
     torch.manual_seed(plan.seed)
     network = initialise(build_network(network_config("nano"))).to(device)
@@ -62,11 +66,15 @@ def train_nano(
     source = ClipSource(data, held_out=held_out, seed=plan.seed)
     source.preload()  # once, before the workers fork
     validate = None
-    if held_out:
+    if held_out and processes.is_first:
         validate = ClipValidation(ClipSource(data, held_out=source.volume_names, only=("scan", "label map")).sample_batch, side)
-    trained = train(network, source.sample_batch, plan, folder, validate=validate, report=report)
+    trained = train(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)
     weights = folder / "nano.pt"
-    with atomic_path(weights) as temporary:
-        save_checkpoint(trained, "nano", temporary)
-    plot_learning_curve(folder / "log.csv", folder / "curve.png")
+    if processes.is_first:
+        with tensor_file(weights) as temporary:
+            save_checkpoint(trained, "nano", temporary)
+        try:
+            plot_learning_curve(folder / "log.csv", folder / "curve.png")
+        except ImportError:
+            report("the learning curve was left out: it needs matplotlib (pip install matplotlib)")
     return weights

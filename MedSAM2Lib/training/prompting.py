@@ -1,7 +1,7 @@
 """Prompts drawn from reference masks, as a hurried person would give them.
 
-Masks are (B, S, S) bool; coordinates are pixels of the network's image. Everything random comes from one generator, so
-that a training step is repeatable.
+Masks are (B, S, S) bool; coordinates are pixels of the network's image. Everything random comes from one generator, of the
+CPU, so that a training step is repeatable, and the same on whatever device the masks are.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def box_prompt(masks: Tensor, generator: torch.Generator, jitter: float = BOX_JI
     y0, y1 = _first(rows), side - 1 - _first(rows.flip(-1))
     corners = torch.stack((x0, y0, x1, y1), dim=-1).float()  # (B, 4)
     sides = torch.stack((x1 - x0 + 1, y1 - y0 + 1), dim=-1).float().repeat(1, 2)
-    noise = torch.randn(corners.shape, generator=generator) * sides * jitter
+    noise = torch.randn(corners.shape, generator=generator).to(masks.device) * sides * jitter
     corners = (corners + noise.clamp(-BOX_JITTER_BOUND * side, BOX_JITTER_BOUND * side)).clamp(0, side - 1)
-    labels = torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]).expand(len(masks), 2)
+    labels = torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], device=masks.device).expand(len(masks), 2)
     return PointTensors(corners.view(-1, 2, 2), labels)
 
 
@@ -52,7 +52,7 @@ def correction_prompt(predicted: Tensor, masks: Tensor, generator: torch.Generat
     candidates = torch.where(wrong.flatten(1).any(-1)[:, None, None], wrong, masks)
     points, found = _random_pixel(candidates, generator)
     x, y = points.long().unbind(-1)
-    inside = masks[torch.arange(len(masks)), y, x]
+    inside = masks[torch.arange(len(masks), device=masks.device), y, x]
     label = torch.where(inside, int(PointLabel.POSITIVE), int(PointLabel.NEGATIVE))
     return PointTensors(points[:, None], torch.where(found, label, int(PointLabel.PADDING))[:, None])
 
@@ -67,6 +67,6 @@ def append_points(first: PointTensors | None, more: PointTensors) -> PointTensor
 def _random_pixel(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(B, 2) as (x, y) of a uniformly drawn pixel of each mask, and (B,) whether the mask has one."""
     side = masks.shape[-1]
-    score = torch.rand(masks.shape, generator=generator) * masks
+    score = torch.rand(masks.shape, generator=generator).to(masks.device) * masks
     best, index = score.flatten(1).max(-1)
     return torch.stack((index % side, torch.div(index, side, rounding_mode="floor")), dim=-1).float(), best > 0

@@ -5,21 +5,24 @@ The tracker is the one that inference uses, so that what is trained is what runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from MedSAM2Lib.frames import normalise
 from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
+from MedSAM2Lib.memory.options import SelfSorting
+from MedSAM2Lib.memory.self_sorting import SelfSortingBank
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.training.losses import LossWeights, slice_loss
 from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt
 
-__all__ = ["PromptMix", "clip_loss", "track_clip"]
+__all__ = ["PAPER_MIX", "ClipOptions", "PromptMix", "clip_loss", "track_clip"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,36 @@ class PromptMix:
 
     box: float = 0.75
     click: float = 0.1
-    correction: float = 0.2  # probability that a clip gets a corrective click
+    correction: float = 0.2  # probability that a clip gets corrective clicks
+    most_corrected: int = 1  # slices of a clip that get one
     alone: float = 0.1  # probability that a network with neighbours as channels does not see a clip's
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
 
+# Appendix of Ravi et al., arXiv 2408.00714, which Medical SAM 2 follows.
+PAPER_MIX = PromptMix(box=0.25, click=0.25, correction=0.5, most_corrected=2)
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How a clip is tracked."""
+
+    # None: SAM 2's own memory. Else the memories that a slice sees are chosen by worth, for each clip of the batch by itself.
+    memory: SelfSorting | None = None
+    checkpoints: bool = False  # encode slice by slice and once more for the gradients: less memory, more time
+
+
+_PLAIN = ClipOptions()
+
+
 def clip_loss(
-    network: SAM2, images: Tensor, masks: Tensor, mix: PromptMix, weights: LossWeights, generator: torch.Generator
+    network: SAM2,
+    images: Tensor,
+    masks: Tensor,
+    mix: PromptMix,
+    weights: LossWeights,
+    generator: torch.Generator,
+    options: ClipOptions = _PLAIN,
 ) -> Tensor:
     """Mean loss over the slices (and corrections) of a batch of clips.
 
@@ -47,10 +73,10 @@ def clip_loss(
     """
     losses: list[Tensor] = []
 
-    def add_loss(prediction: MaskPrediction, index: int) -> None:
-        losses.append(slice_loss(prediction, masks[:, index], weights))
+    def add_loss(prediction: MaskPrediction, wanted: Tensor, index: int) -> None:
+        losses.append(slice_loss(prediction, wanted, weights))
 
-    track_clip(network, images, masks, mix, generator, add_loss)
+    track_clip(network, images, masks, mix, generator, add_loss, options)
     return torch.stack(losses).mean()
 
 
@@ -60,19 +86,37 @@ def track_clip(
     masks: Tensor,
     mix: PromptMix,
     generator: torch.Generator,
-    on_prediction: Callable[[MaskPrediction, int], None],
+    on_prediction: Callable[[MaskPrediction, Tensor, int], None],
+    options: ClipOptions = _PLAIN,
 ) -> None:
     """Runs a batch of clips (as in `clip_loss`) through prompt, corrections and tracking; reports every prediction with
-    its slice index."""
+    the masks (B, S, S) that were wanted and its slice index, with a self-sorting memory clip by clip (B = 1)."""
     length = masks.shape[1]
     channels = _with_neighbours(images, mix, generator) if network.config.neighbour_channels else images[:, 1:-1, None]
-    features = _split_slices(network.encode_image(normalise(channels.flatten(0, 1))), length)
-    bank = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
-    tracker = Tracker(network, bank, mix.pointer_span, memory_dtype=None)
+    features = _encode(network, normalise(channels.flatten(0, 1)), length, options.checkpoints)
+    recent = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
+    if options.memory is None:
+        _track(Tracker(network, recent, mix.pointer_span, memory_dtype=None), features, masks, mix, generator, on_prediction)
+        return
+    for clip in range(len(masks)):  # a memory by worth is that of one object
+        tracker = Tracker(network, SelfSortingBank(recent.copy(), options.memory), mix.pointer_span, memory_dtype=None)
+        own = [slice_features.row(clip) for slice_features in features]
+        _track(tracker, own, masks[clip : clip + 1], mix, generator, on_prediction)
+
+
+def _track(
+    tracker: Tracker,
+    features: Sequence[ImageFeatures],
+    masks: Tensor,
+    mix: PromptMix,
+    generator: torch.Generator,
+    on_prediction: Callable[[MaskPrediction, Tensor, int], None],
+) -> None:
+    length = masks.shape[1]
     draw = torch.rand(2, generator=generator)
     if length == 1:
         draw[0] *= mix.box + mix.click  # a reference mask as prompt leaves nothing to learn on its own slice
-    corrected = int(torch.randint(length, (1,), generator=generator)) if draw[1] < mix.correction else -1
+    corrected = _corrected_slices(length, mix, generator) if draw[1] < mix.correction else []
 
     for index in range(length):
         points: PointTensors | None = None
@@ -80,12 +124,25 @@ def track_clip(
             prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
         else:
             prediction = tracker.track(index, features[index], 1, prediction.logits.detach())
-        on_prediction(prediction, index)
-        if index == corrected:
+        on_prediction(prediction, masks[:, index], index)
+        if index in corrected:
             predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
             points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
             prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())
-            on_prediction(prediction, index)
+            on_prediction(prediction, masks[:, index], index)
+
+
+def _corrected_slices(length: int, mix: PromptMix, generator: torch.Generator) -> list[int]:
+    count = int(torch.randint(1, mix.most_corrected + 1, (1,), generator=generator))
+    return torch.randperm(length, generator=generator)[:count].tolist()
+
+
+def _encode(network: SAM2, pixels: Tensor, length: int, checkpoints: bool) -> list[ImageFeatures]:
+    """(B * T, 3, S, S) to the features of T slices of each of B clips."""
+    if not checkpoints:
+        return _split_slices(network.encode_image(pixels), length)
+    slices = pixels.unflatten(0, (-1, length)).unbind(1)
+    return [checkpoint(network.encode_image, one, use_reentrant=False) for one in slices]
 
 
 def _first_prompt(

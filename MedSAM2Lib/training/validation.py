@@ -39,8 +39,7 @@ class ClipValidation:
         for number, (images, masks) in enumerate(self._batches):
             images, masks = images.to(network.device), masks.to(network.device)
 
-            def note(prediction: MaskPrediction, index: int, masks: Tensor = masks) -> None:
-                wanted = masks[:, index]
+            def note(prediction: MaskPrediction, wanted: Tensor, index: int) -> None:
                 present = wanted.flatten(1).any(-1)
                 scores = _dice(prediction.logits, wanted)[present].tolist()
                 (tracked if index else prompted).extend(scores)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from MedSAM2Lib.training.fields import log_uniform, smooth_field
 from MedSAM2Lib.training.volumes import Profile, Target
 
-__all__ = ["View", "choose_axis", "choose_view", "resample"]
+__all__ = ["WHOLE_SLICE_SHARE", "View", "choose_axis", "choose_view", "resample"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ _LEAVING_WEIGHT = 0.8  # of runs at whose end the target is gone, against runs w
 
 # Which square.
 _CROP_FACTORS = (1.25, 2.6)  # side of the square over the longer side of the target's box
-_WHOLE_SLICE_SHARE = 0.10  # of the squares show the whole slice instead
+WHOLE_SLICE_SHARE = 0.10  # of the squares show the whole slice instead
 _SMALLEST_SIDE = 20.0  # the least a square shows, in voxels of the finer axis
 _LARGEST_SIDE = 1.15  # the most, over the longer side of the slice
 _MILLIMETRE_SHARE = 0.7  # of the squares are square in mm, the others in voxels
@@ -72,8 +72,12 @@ def choose_view(
     axis: int,
     image_size: int,
     length: int,
+    whole_slices: float = WHOLE_SLICE_SHARE,
 ) -> View | None:
-    """A random view of the target along `axis`, `length` slices of image_size^2 pixels; None if no run of slices fits."""
+    """A random view of the target along `axis`, `length` slices of image_size^2 pixels; None if no run of slices fits.
+
+    whole_slices  chance that it shows whole slices
+    """
     chosen = _choose_slices(rng, target.profile(axis), shape[axis], spacing[axis], length)
     if chosen is None:
         return None
@@ -86,7 +90,7 @@ def choose_view(
     box_size = np.array([row1 - row0 + 1, column1 - column0 + 1]) * scale
     centre = np.array([row0 + row1, column0 + column1]) / 2
     turn, largest = _choose_turn(rng), _LARGEST_SIDE * float((plane * scale).max())
-    if rng.random() < _WHOLE_SLICE_SHARE:
+    if rng.random() < whole_slices:
         side = largest * rng.uniform(0.8, 1.0)
         centre = 0.8 * (plane - 1) / 2 + 0.2 * centre
     else:

@@ -17,8 +17,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from MedSAM2Lib.errors import TrainingError
+from MedSAM2Lib.masks import bounding_box
 
-__all__ = ["ManifestEntry", "Profile", "Target", "TrainingVolume", "label_targets", "load_volume", "read_manifest"]
+__all__ = [
+    "ManifestEntry", "Profile", "Target", "TrainingVolume", "label_targets", "load_volume", "mask_targets", "read_manifest",
+]  # fmt: skip
 
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.uint8]
@@ -117,7 +120,7 @@ class TrainingVolume:
 
     name: str
     spacing: tuple[float, float, float]
-    image: npt.NDArray[np.int16] | npt.NDArray[np.uint8] | None
+    image: npt.NDArray[np.int16] | npt.NDArray[np.uint8] | npt.NDArray[np.float32] | None
     label: LabelArray | None
     is_ct: bool = False
     display_window: tuple[float, float] | None = None
@@ -168,6 +171,16 @@ def label_targets(volume: TrainingVolume, name: str, values: Sequence[int], *, s
     wanted = np.zeros(256, bool)
     wanted[list(values)] = True
     return (_scattered_pieces(name, wanted[codes], offset) if split else []) or [Target(name, codes, wanted, offset)]
+
+
+def mask_targets(name: str, mask: BoolArray) -> list[Target]:
+    """The targets of a mask (k, j, i) by itself, as `label_targets` makes those of label values. Empty without a voxel."""
+    box = bounding_box(mask)
+    if box is None:
+        return []
+    offset = (box[0].start, box[1].start, box[2].start)
+    whole = Target(name, mask[box].astype(np.uint8), np.array([False, True]), offset)
+    return _scattered_pieces(name, mask[box], offset) or [whole]
 
 
 def _scattered_pieces(name: str, mask: BoolArray, offset: tuple[int, int, int]) -> list[Target]:

@@ -108,6 +108,13 @@ def test_cases_that_share_a_source_with_the_training_are_reported_apart(
     assert "source shared with training: 2 structures of 1 case, 0 of them in volumes" in said
 
 
+def test_what_was_asked_for_is_told(run: Evaluate, write_manifest: WriteManifest, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--prompt", "recist", "--every", 0.5, "--orientations", 3, "--memory", "self-sorting", "--zoom", "off")
+    assert run(write_manifest(slice_entry()), *options) == 0
+    told = "prompt: recist on 50% of the slices; window auto; whole slice; memory self-sorting; 3 orientations"
+    assert told in capsys.readouterr().out
+
+
 def test_only_the_cases_asked_for_are_run(
     run: Evaluate, write_manifest: WriteManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:

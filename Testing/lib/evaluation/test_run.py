@@ -14,6 +14,7 @@ from MedSAM2Lib.evaluation.manifest import read_manifest
 from MedSAM2Lib.evaluation.prompting import PROMPT_KINDS, PromptKind
 from MedSAM2Lib.evaluation.rows import MODEL, Row, agreement, from_json, to_json
 from MedSAM2Lib.evaluation.run import Protocol, StructureResult, Unscored, evaluate_case, window_of
+from MedSAM2Lib.inference.orientations import Orientations
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.prompts import Box
 from Testing.lib.evaluation.support import SPACING, WriteManifest, labels, slice_entry
@@ -149,3 +150,23 @@ def test_the_display_window_is_the_manifests(a_case: LoadedCase) -> None:
 def test_a_protocol_that_cannot_be_followed_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         Protocol(**changes)
+
+
+def test_orientations_are_put_together_and_prompted_slices_stay(a_model: LoadedModel, a_case: LoadedCase) -> None:
+    one, three = (results(a_model, a_case, Protocol(orientations=count))[0] for count in (1, 3))
+    session = Session(a_model, SessionOptions(zoom=None))
+    session.set_volume(a_case.volume, axis="k")
+    for prompt in three.prompts:
+        session.add_prompt("ball", prompt)
+        for _ in session.propagate(["ball"]):
+            pass
+    expected = Orientations(session, a_case.volume, "k", "auto", 3).segment("ball").mask
+    np.testing.assert_array_equal(three.mask, expected)
+    assert not np.array_equal(three.mask, one.mask)
+    np.testing.assert_array_equal(three.mask[4], session.mask("ball")[4])
+
+
+def test_an_image_of_one_slice_has_one_orientation(a_model: LoadedModel, write_manifest: WriteManifest) -> None:
+    case = load_case(read_manifest(write_manifest(slice_entry()))[0])
+    one, six = (results(a_model, case, Protocol(orientations=count)) for count in (1, 6))
+    assert comparable(one) == comparable(six)

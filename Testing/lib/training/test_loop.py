@@ -11,32 +11,12 @@ import torch
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.build import build_network, initialise
-from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.loop import TrainingPlan, train
 from MedSAM2Lib.training.validation import ClipValidation
+from Testing.lib.training.support import TINY, squares
 
-TINY = NetworkConfig(
-    trunk=TrunkConfig(16, 1, (1, 1, 1, 1), (2,), (4, 4, 2, 2), (4, 4)),
-    image_size=32,
-    hidden_dim=32,
-    memory_dim=16,
-    memory_layers=1,
-    feedforward_dim=64,
-    box_as_mask=True,
-    neighbour_channels=True,
-)
 PLAN = TrainingPlan(steps=4, slices_per_step=4, lengths=(1, 2), warmup_steps=2, save_every=2, validate_every=4, workers=0)
-
-
-def squares(
-    rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    squares = np.zeros((batch_size, length + 2, image_size, image_size), dtype=bool)
-    for clip in squares:
-        top, left = rng.integers(4, image_size // 2, size=2)
-        clip[:, top : top + 10, left : left + 10] = True
-    return np.where(squares, 0.8, 0.2).astype(np.float32), squares[:, 1:-1]
 
 
 def a_network() -> SAM2:

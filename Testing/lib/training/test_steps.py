@@ -41,7 +41,7 @@ def shown_of_clips(config: NetworkConfig, mix: PromptMix) -> Tensor:
     masks[..., 8:20, 8:20] = True
     told: list[int] = []
     with torch.no_grad():
-        track_clip(network, images, masks, mix, torch.Generator().manual_seed(0), lambda _, index: told.append(index))
+        track_clip(network, images, masks, mix, torch.Generator().manual_seed(0), lambda _, __, index: told.append(index))
     assert told == [0, 1, 2]
     black, white = (normalise(torch.full((1, 1, 1, 1), level)).view(3, 1, 1) for level in (0.0, 1.0))
     return ((network.shown - black) / (white - black)).unflatten(0, (CLIPS, LENGTH)).mean((-2, -1))
