@@ -29,6 +29,7 @@ class Story:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        slicer.util.mainWindow().showMaximized()
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         slicer.util.selectModule("MedSAM2Slicer")
         self.panel = slicer.util.getModuleWidget("MedSAM2Slicer").panel
@@ -38,6 +39,7 @@ class Story:
             self.panel.renewEngine()
 
     def lookAt(self, volume: Any, name: str) -> None:
+        self.settle(1.0)  # the views have their size when the window has it
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         self.panel.volume.selector.setCurrentNode(volume)
         self.picture(name)
@@ -65,9 +67,10 @@ class Story:
     def term(self, text: str, name: str) -> None:
         """Chooses a term of Slicer's list for the selected object."""
         self.panel.objects.termButton.click()
-        self.picture(name)
+        self.picture(name, self.panel.objects.terminology.navigator)
         window, entry = self.panel.objects.terminology, slicer.vtkSlicerTerminologyEntry()
         slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(text, entry)
+        slicer.modules.terminologies.logic().UpdateEntryFromLoadedTerminologies(entry, [], [])
         window.navigator.setTerminologyEntry(entry)
         self.settle()
         window.selectButton.click()
@@ -92,9 +95,9 @@ class Story:
         self.until(lambda: not self.logic.isBusy and not self.logic.isPropagating)
         self.settle()
 
-    def picture(self, name: str) -> None:
+    def picture(self, name: str, widget: Any = None) -> None:
         self.settle()
-        ctk.ctkWidgetsUtils.grabWidget(slicer.util.mainWindow()).save(str(self.folder / f"{name}.png"))
+        ctk.ctkWidgetsUtils.grabWidget(widget or slicer.util.mainWindow()).save(str(self.folder / f"{name}.png"))
 
 
 def ballVolume() -> Any:

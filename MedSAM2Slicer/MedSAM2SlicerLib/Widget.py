@@ -49,10 +49,12 @@ class Widget:
         self.refreshing = False
         self.positive = True
         self._dirty = False
+        self._closed = False
         self._passing = False  # the message is of what the engine is doing: it goes when that is done
         self._wasPropagating = False  # when everything was refreshed last
         self._timelines: dict[str, Any] = {}  # of the refresh that goes on
         self._worst = -1  # place in the list of worst slices, -1 before the first was asked for
+        self._worstSlice = -1  # the slice that was there
         self._viewNode: Any = None  # the slice view that was worked in last
         applicationLogic = slicer.app.applicationLogic()
         self.placement = Placement(slicer.mrmlScene, applicationLogic, self._onDrawn, self.refresh)
@@ -129,6 +131,7 @@ class Widget:
         self.placement.cancel()
 
     def close(self) -> None:
+        self._closed = True
         self._timer.stop()
         self._shortcuts.remove()
         self.placement.cancel()
@@ -240,7 +243,8 @@ class Widget:
         return [index for _sureness, index in sorted(ranked)]
 
     def nextWorst(self) -> None:
-        self._showWorst(self._worst + 1)
+        looked = self._worstSlice in self.worstSlices()  # one that was locked or corrected has left its place to the next
+        self._showWorst(self._worst + looked if self._worst >= 0 else 0)
 
     def previousWorst(self) -> None:
         self._showWorst(self._worst - 1)
@@ -249,7 +253,8 @@ class Widget:
         ranked = self.worstSlices()
         if ranked:
             self._worst = min(max(place, 0), len(ranked) - 1)
-            self.jumpTo(self.logic.currentObject, ranked[self._worst])
+            self._worstSlice = ranked[self._worst]
+            self.jumpTo(self.logic.currentObject, self._worstSlice)
 
     def jumpTo(self, name: str | None, index: int) -> None:
         """Shows a slice of an object in the view that pages along its axis."""
@@ -418,6 +423,8 @@ class Widget:
             qt.QTimer.singleShot(_REFRESH_MS if self.logic.isPropagating else 0, self._refreshIfDirty)
 
     def _refreshIfDirty(self) -> None:
+        if self._closed:  # Slicer has destroyed the controls by the time that the timer comes
+            return
         if self._dirty and self.logic.isPropagating and self._wasPropagating:
             self._refresh(self.objects, self.review)  # all that a new slice changes
         elif self._dirty:

@@ -148,11 +148,12 @@ class Placement(VTKObservationMixin):
 
 
 def removeDrawing(scene: Any, node: Any) -> None:
-    """Takes a markups node out of the scene, and its display node, which the scene would keep."""
+    """Takes a markups node out of the scene, and its display node, if the subject hierarchy has not yet."""
     if scene.IsNodePresent(node):
         display = node.GetDisplayNode()
         scene.RemoveNode(node)
-        scene.RemoveNode(display)
+        if scene.IsNodePresent(display):
+            scene.RemoveNode(display)
 
 
 def _isComplete(tool: str, node: Any) -> bool:

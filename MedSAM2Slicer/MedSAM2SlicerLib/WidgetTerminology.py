@@ -13,6 +13,7 @@ from MedSAM2SlicerLib.WidgetKit import button, row
 
 __all__ = ["WidgetTerminology"]
 
+_LAST_LISTS = "Terminology/LastTerminologyContexts"  # a setting of Slicer's
 _NO_COLOR = (127, 127, 127)  # of a term that recommends none (Slicer: vtkSlicerTerminologyType::INVALID_COLOR)
 
 
@@ -37,7 +38,9 @@ class WidgetTerminology:
         self._onValidity(False)
         entry = slicer.vtkSlicerTerminologyEntry()
         if slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(term, entry):
-            self.navigator.setTerminologyEntry(entry)
+            # The text does not say that a type has modifiers (left, right); without that the navigator drops the modifier.
+            slicer.modules.terminologies.logic().UpdateEntryFromLoadedTerminologies(entry, [], [])
+        self.navigator.setTerminologyEntry(entry)  # without a term too: the lists are filled by it
         self._dialog.open()
 
     def close(self) -> None:
@@ -50,6 +53,7 @@ class WidgetTerminology:
         self._dialog = qt.QDialog(slicer.util.mainWindow())
         self._dialog.objectName = "MedSAM2Terminology"
         layout = qt.QVBoxLayout(self._dialog)
+        _forgetOnlyList()
         self.navigator = slicer.qSlicerTerminologyNavigatorWidget()
         self.navigator.overrideSectionVisible = False  # name and colour have their own places in the panel
         layout.addWidget(self.navigator)
@@ -76,3 +80,10 @@ class WidgetTerminology:
             str(self.navigator.nameFromTerminology(entry)),
             None if rgb == _NO_COLOR else (color.redF(), color.greenF(), color.blueF()),
         )
+
+
+def _forgetOnlyList() -> None:
+    """Slicer 5.10 shows no terms at all where its settings remember exactly one list of terms (mended in 5.12)."""
+    settings = slicer.app.userSettings()
+    if isinstance(settings.value(_LAST_LISTS), str):  # several are a sequence
+        settings.remove(_LAST_LISTS)

@@ -99,6 +99,14 @@ def test_the_story(person: Person, host: Any, screenshots: Path, tmp_path: Path,
     person.waits()
     assert person.logic.timeline("kidney")[locked].locked
 
+    # A slice that was locked has left the list of the worst; the next one is not passed over.
+    host.press("]")
+    host.press("L")
+    person.waits()
+    left = person.panel.worstSlices()
+    host.press("]")
+    assert person.panel.sliceShown() == left[0]
+
     # A second object, from a box in the coronal view: the first one stays as it is.
     kidney = person.sees("kidney")
     host.click(person.panel.objects.addButton)

@@ -199,6 +199,7 @@ def test_an_object_is_given_a_term_of_slicers_list(
 
     section.table.item(0, 2).setText("the left one after all")
     host.click(section.termButton)
+    assert window.navigator.types.currentItem().text() == "Kidney, Right"  # with its side
     window.navigator.types.setCurrentRow(2)
     host.click(window.selectButton)
     record = person.logic.objects()[0]

@@ -19,7 +19,12 @@ from panel_host.ctk_widgets import build_ctk
 from panel_host.modules import build_i18n, build_sample_data, build_scripted_loadable_module
 from panel_host.pythonqt import build_qt, stand_in
 from panel_host.slice_view import SliceView
-from panel_host.slicer_widgets import qMRMLNodeComboBox, qMRMLWidget, qSlicerTerminologyNavigatorWidget
+from panel_host.slicer_widgets import (
+    TerminologiesLogic,
+    qMRMLNodeComboBox,
+    qMRMLWidget,
+    qSlicerTerminologyNavigatorWidget,
+)
 
 _VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
@@ -146,10 +151,12 @@ class Host:
         if hasattr(self, "panel"):
             self.leave()
             self.panel.cleanup()
+            self.panel.parent.deleteLater()  # as Slicer does; timers that come later find the controls gone
         if self.window is not None:
             self.window.close()
             self.window.deleteLater()
         self.qt_application.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        self.qt_application.processEvents()
         for owner, name, value in reversed(self._saved):
             if value is _MISSING:
                 delattr(owner, name)
@@ -189,6 +196,7 @@ class Host:
             logic.SetMRMLApplicationLogic(self.application_logic)
             logic.SetMRMLScene(self.scene)
             setattr(self.modules, module, SimpleNamespace(logic=lambda logic=logic: logic))
+        self.modules.terminologies = SimpleNamespace(logic=TerminologiesLogic)
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         crosshair.SetSingletonTag("default")

@@ -106,6 +106,16 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
     noneDisplay = QtCore.Property(str, lambda self: self._none_display, _set_none_display)  # noqa: N815
 
 
+class TerminologiesLogic:
+    """What the lists of terms know besides the codes; Slicer reads it from files of the application."""
+
+    def UpdateEntryFromLoadedTerminologies(self, entry: Any, _lists: list[str], _contexts: list[str]) -> bool:  # noqa: N802
+        found = entry.GetTypeObject()
+        names = qSlicerTerminologyNavigatorWidget.TERMS
+        found.SetHasModifiers(any(name.startswith(f"{found.GetCodeMeaning()}, ") for name in names))
+        return True
+
+
 class qSlicerTerminologyNavigatorWidget(qMRMLWidget):  # noqa: N801
     """Terms to choose from: three, in place of Slicer's lists, which are files of the application."""
 
@@ -122,7 +132,6 @@ class qSlicerTerminologyNavigatorWidget(qMRMLWidget):  # noqa: N801
         super().__init__(parent)
         self._overrides = True
         self.types = QtWidgets.QListWidget()
-        self.types.addItems(list(self.TERMS))
         self.types.currentRowChanged.connect(lambda row: self._signal("selectionValidityChanged").emit(row >= 0))
         self.types.itemDoubleClicked.connect(lambda _item: self._signal("typeDoubleClicked").emit())
         QtWidgets.QVBoxLayout(self).addWidget(self.types)
@@ -141,7 +150,13 @@ class qSlicerTerminologyNavigatorWidget(qMRMLWidget):  # noqa: N801
         return True
 
     def setTerminologyEntry(self, entry: Any) -> bool:  # noqa: N802
-        found = self.types.findItems(self.nameFromTerminology(entry), QtCore.Qt.MatchFlag.MatchExactly)
+        """Fills the list, which is empty before; a modifier counts only where the type is known to have some."""
+        if self.types.count() == 0:
+            self.types.addItems(list(self.TERMS))
+        name = self.nameFromTerminology(entry)
+        if not entry.GetTypeObject().GetHasModifiers():
+            name = name.split(", ")[0]
+        found = self.types.findItems(name, QtCore.Qt.MatchFlag.MatchExactly)
         self.types.setCurrentItem(found[0] if found else None)
         return bool(found)
 
