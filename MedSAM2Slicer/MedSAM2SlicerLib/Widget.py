@@ -110,6 +110,7 @@ class Widget:
             "B": lambda: self.toggleTool("box"),
             "P": lambda: self.toggleTool("point"),
             "N": self.switchSign,
+            "Esc": self.placement.cancel,
             "Space": self.propagateOrCancel,
             "[": self.previousWorst,
             "]": self.nextWorst,
@@ -454,6 +455,7 @@ def _helpText() -> str:
     keys = (
         ("B", _("box: two clicks in a slice view")),
         ("P / N", _("points on the object / beside it")),
+        (_("Esc"), _("stop drawing, without a prompt")),
         (_("Space"), _("propagate, cancel")),
         ("]  [", _("to the next least sure slice, and back")),
         ("L", _("lock or unlock the slice")),

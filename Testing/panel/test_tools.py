@@ -85,3 +85,21 @@ def test_a_box_in_an_oblique_view_follows_the_view(host: Any, screenshots: Path)
     sys.stdout.write(f"\nLongest block of the event loop in an oblique view: {heartbeat.stop()}.\n")
     assert sum(mark.present for mark in person.logic.timeline(record.name)) > 5
     assert heartbeat.longest_work_ms < LONGEST_BLOCK_MS
+
+
+def test_escape_drops_what_is_being_drawn(host: Any) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+
+    person = Person(host)
+    person.loads(load_patient(host))
+    _, first, _ = box_around("right kidney", axis=0, margin=-3)
+    person.pages("Red", first)
+    host.press("B")
+    host.click_on("Red", first)
+    assert person.panel.placement.tool == "box"
+    for _ in range(2):  # the second time there is nothing to drop
+        host.press("Esc")
+        assert person.panel.placement.tool is None
+        assert host.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode") == 0
+    assert not person.logic.objects()
