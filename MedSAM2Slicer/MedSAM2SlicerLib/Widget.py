@@ -192,18 +192,19 @@ class Widget:
 
     def _onDrawn(self, tool: str, node: Any, sliceNode: Any) -> None:
         self._viewNode = sliceNode or self._viewNode
-        name = self.attempt(lambda: self._take(tool, node, sliceNode))
+        positive = self.positive or tool not in ("point", "scribble")
+        name = self.attempt(lambda: self._take(tool, node, sliceNode, positive))
         if name is None:
             removeDrawing(slicer.mrmlScene, node)
         else:
-            self.drawings.keep(name, node, sliceNode if tool == "box" else None)
+            self.drawings.keep(name, node, sliceNode if tool == "box" else None, positive=positive)
 
-    def _take(self, tool: str, node: Any, sliceNode: Any) -> str:
+    def _take(self, tool: str, node: Any, sliceNode: Any, positive: bool) -> str:
         name = self.logic.currentObject or self.logic.addObject()
         if tool == "box3d":
             self.logic.addBox3D(name, node, sliceNode)
         else:
-            self.logic.addPrompt(name, node, sliceNode, self.positive or tool not in ("point", "scribble"))
+            self.logic.addPrompt(name, node, sliceNode, positive)
         return str(name)
 
     def adoptPainted(self) -> None:

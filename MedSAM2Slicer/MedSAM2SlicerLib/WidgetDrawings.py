@@ -24,9 +24,12 @@ class WidgetDrawings:
         self._scene, self._logic = scene, logic
         self._drawings: list[_Drawing] = []
 
-    def keep(self, objectName: str, node: Any, sliceNode: Any) -> None:
+    def keep(self, objectName: str, node: Any, sliceNode: Any, *, positive: bool) -> None:
         """Shows a node whose prompt was given to an object, from now on by itself and out of the lists of nodes."""
         node.SetHideFromEditors(True)
+        if not positive:
+            display = node.GetDisplayNode()
+            display.SetGlyphType(display.Dash2D)  # a minus where it was clicked
         if node.IsA("vtkMRMLMarkupsROINode") and sliceNode is not None:
             _flatten(node, sliceNode)
         self._drawings.append(_Drawing(objectName, node))

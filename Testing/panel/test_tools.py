@@ -103,3 +103,22 @@ def test_escape_drops_what_is_being_drawn(host: Any) -> None:
         assert person.panel.placement.tool is None
         assert host.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode") == 0
     assert not person.logic.objects()
+
+
+def test_a_click_beside_the_object_looks_like_a_minus(host: Any) -> None:
+    from patient import box_around, load_patient
+    from person import Person
+
+    person = Person(host)
+    person.loads(load_patient(host))
+    _, first, last = box_around("right kidney", axis=0, margin=-3)
+    person.draws_box("Red", first, last)
+    for key, place in (("P", (first + last) / 2), ("N", first)):
+        host.press(key)
+        host.click_on("Red", place)
+        person.waits()
+    host.click_on("Red", first, host.right)
+    clicks = host.scene.GetNodesByClass("vtkMRMLMarkupsFiducialNode")
+    on, beside = (clicks.GetItemAsObject(number).GetDisplayNode() for number in range(2))
+    assert beside.GetGlyphType() == beside.Dash2D
+    assert on.GetGlyphType() != on.Dash2D
