@@ -48,14 +48,23 @@ class Placement(VTKObservationMixin):
     ) -> None:
         super().__init__()
         self._scene = scene
-        self._interaction = applicationLogic.GetInteractionNode()
-        self._selection = applicationLogic.GetSelectionNode()
+        self._applicationLogic = applicationLogic
         self._onDrawn, self._onEnded = onDrawn, onEnded
         self._node: Any = None
         self._placed = 0  # points of it
         self._viewNode: Any = None
         self.color = (1.0, 0.7, 0.2)
         self.tool: str | None = None
+
+    # Asked for each time: a scene that is emptied of its singletons gets others.
+
+    @property
+    def _interaction(self) -> Any:
+        return self._applicationLogic.GetInteractionNode()
+
+    @property
+    def _selection(self) -> Any:
+        return self._applicationLogic.GetSelectionNode()
 
     def start(self, tool: str) -> None:
         """Begins to draw; what was being drawn is dropped."""
