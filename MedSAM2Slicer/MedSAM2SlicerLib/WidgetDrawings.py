@@ -30,6 +30,7 @@ class WidgetDrawings:
         if not positive:
             display = node.GetDisplayNode()
             display.SetGlyphType(display.Dash2D)  # a minus where it was clicked
+            display.SetGlyphScale(2 * display.GetGlyphScale())  # it is thin
         if node.IsA("vtkMRMLMarkupsROINode") and sliceNode is not None:
             _flatten(node, sliceNode)
         self._drawings.append(_Drawing(objectName, node))
