@@ -115,7 +115,7 @@ class Host:
 
     def __enter__(self) -> Host:
         pythonqt.raised.clear()
-        self._library = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "MedSAM2Lib"}
+        self._ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] in _OUR_PACKAGES}
         self._build_scene()
         self.qt, ctk = build_qt(), build_ctk()
         settings_file = str(self.folder / "Slicer.ini")
@@ -170,7 +170,7 @@ class Host:
         for name in [each for each in sys.modules if each.split(".")[0] in ("MedSAM2Slicer", "MedSAM2SlicerLib")]:
             # They hold the `slicer` of this host. Their widget classes must not be freed: see build_qt.
             _ENDED.append(sys.modules.pop(name))
-        sys.modules.update(self._library)  # a reload of the panel took in new ones, whose classes are others
+        sys.modules.update(self._ours)  # or tests that imported them before would meet others' classes
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         self._saved.append((owner, name, getattr(owner, name, _MISSING)))
@@ -402,3 +402,4 @@ class Host:
 
 _MISSING = object()
 _ENDED: list[ModuleType] = []
+_OUR_PACKAGES = ("MedSAM2Lib", "MedSAM2Slicer", "MedSAM2SlicerLib")
