@@ -13,7 +13,7 @@ from pathlib import Path
 
 from MedSAM2Lib.errors import OptionError, OutputError
 
-__all__ = ["atomic_path", "check_output", "check_writable", "flush_to_disk", "replace_durably"]
+__all__ = ["atomic_path", "check_output", "check_writable", "flush_to_disk", "make_folder", "replace_durably"]
 
 # The temporary name keeps this many characters of the real one's end, so that it stays below the 255 of a file system.
 _KEPT_NAME_LENGTH = 150
@@ -43,6 +43,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder for results, and those above it, where it is missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}; choose another place.") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which processor runs the network, on how many threads, and how to tell that its memory is full."""
+"""Which processor runs the network, and on how many threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import torch
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.network.config import NetworkConfig, SAMConfig
 
-__all__ = ["DEVICE_NAMES", "choose_device", "is_out_of_memory", "sensible_threads"]
+__all__ = ["DEVICE_NAMES", "choose_device", "sensible_threads"]
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 
 _SMALL_IMAGE = 256  # pixels: up to this side, a step of the network is too little work to share
-# What torch says where it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
-_FULL = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _TORCH_THREADS = torch.get_num_threads()  # before anyone set another number: the cores, or OMP_NUM_THREADS
 
 
@@ -38,10 +36,3 @@ def sensible_threads(config: NetworkConfig | SAMConfig) -> int:
     slice take seconds instead of a fraction of one. For the others as many as torch took when this module was imported.
     """
     return 1 if config.image_size <= _SMALL_IMAGE else _TORCH_THREADS
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a memory is full, the machine's or a GPU's."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)
-    )

@@ -33,7 +33,11 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "VolumeError",
+    "is_out_of_memory",
 ]
+
+# What torch says where a memory is full: its CPU allocator, CUDA and MPS, cuBLAS and cuDNN. All are RuntimeErrors.
+_FULL = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class MedSAM2Error(Exception):
@@ -88,3 +92,8 @@ class EngineError(MedSAM2Error):
 
 class ProtocolError(EngineError):
     pass
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch means that a memory is full, the machine's or a GPU's. Told by text, without torch."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL))

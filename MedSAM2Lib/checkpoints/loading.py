@@ -22,8 +22,7 @@ from MedSAM2Lib.checkpoints.outline import read_outline
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.checkpoints.store import check_hash, sha256_of, weights_path
 from MedSAM2Lib.depth_prior import DepthPrior
-from MedSAM2Lib.device import is_out_of_memory
-from MedSAM2Lib.errors import CheckpointError, OptionError
+from MedSAM2Lib.errors import CheckpointError, OptionError, is_out_of_memory
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS, network_config
 from MedSAM2Lib.network.sam import SAM

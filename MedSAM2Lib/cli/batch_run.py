@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from MedSAM2Lib.atomic import check_writable
+from MedSAM2Lib.atomic import check_writable, make_folder
 from MedSAM2Lib.batch.cluster import run_on_cluster
 from MedSAM2Lib.batch.fingerprint import fingerprint
 from MedSAM2Lib.batch.processes import run_on_processes
@@ -100,10 +100,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         raise OutputError(f"Another batch is working in {folder}; wait until it is done, or choose another folder.")
 
     records = folder / "records"
-    try:
-        records.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {records} cannot be made: {error.strerror}; choose another place.") from error
+    make_folder(records)
     with held(records / "lock", refuse):
         check_writable(folder / "summary.csv")
         yield

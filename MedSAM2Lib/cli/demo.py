@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAM2Lib.atomic import atomic_path, make_folder
 from MedSAM2Lib.checkpoints.store import weights_path
 from MedSAM2Lib.cli import segment
 from MedSAM2Lib.cli.console import tell
@@ -35,10 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise OptionError(f"--seed must be 0 or more, but {args.seed} came.")
     weights_path(args.model)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {args.output} cannot be made ({error.strerror}); choose another with -o.") from error
+    make_folder(args.output)
     tell(f"making patient {args.seed}")
     phantom = make_phantom(args.seed)
     image = _write_patient(phantom, args.output)
@@ -57,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_patient(phantom: Phantom, folder: Path) -> Path:
     """The image and its truth; returns the image's path."""
-    from MedSAM2Lib.atomic import atomic_path
     from MedSAM2Lib.simpleitk import import_simpleitk
     from MedSAM2Lib.volume_io.itk import image_from_array
     from MedSAM2Lib.volume_io.write import Segment, write_segmentation

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model, save_checkpoint
 from MedSAM2Lib.cli.console import Progress, warn
 from MedSAM2Lib.cli.evaluation import asked_of
 from MedSAM2Lib.device import choose_device, sensible_threads
-from MedSAM2Lib.errors import OutputError, TrainingError, VolumeError
+from MedSAM2Lib.errors import TrainingError, VolumeError
 from MedSAM2Lib.evaluation.before_after import Change, StructureChange, changes_of, summarise_changes, write_changes
 from MedSAM2Lib.evaluation.case_folder import CasePair, case_of, find_pairs, load_pair
 from MedSAM2Lib.evaluation.rows import Row
@@ -78,7 +79,7 @@ def fine_tune(args: argparse.Namespace) -> int:
         plan = _plan(args, [volumes[name] for name in trained], config, device)
         synthetic = args.synthetic if args.synthetic is not None else _SYNTHETIC_OF_NANO * (config == NETWORKS["nano"])
         if processes.is_first:
-            _make_folder(args.output)
+            make_folder(args.output)
             keep_request(args.output / "run.json", _asked(plan, synthetic, model, pairs, held_out, processes))
         # 3. Before, training, after
         measuring = [pair for pair in pairs if pair.id in held_out] if processes.is_first else []
@@ -266,10 +267,3 @@ def _print_table(changes: Sequence[StructureChange], summary: Sequence[Change]) 
 def _pair(figures: tuple[float, float]) -> str:
     before, after = figures
     return f"{before:.3f} -> {after:.3f}"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}; choose another place.") from error

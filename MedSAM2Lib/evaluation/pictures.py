@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedSAM2Lib.errors import OutputError
+from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.evaluation.cases import LoadedCase
 from MedSAM2Lib.evaluation.rows import MODEL, Row
 from MedSAM2Lib.evaluation.run import StructureResult
@@ -38,7 +38,7 @@ class PictureBook:
 
     def add(self, loaded: LoadedCase, result: StructureResult, window: Window) -> None:
         """The mask after the last correction over the reference, on a few slices, with the prompts."""
-        self._make_folder()
+        make_folder(self._folder)
         last = result.rows[-1]
         segments = [
             Segment("reference", result.target.reference, _REFERENCE_COLOR),
@@ -86,12 +86,6 @@ class PictureBook:
             column.paste(one, (0, top))
             top += one.height + _GAP
         return column
-
-    def _make_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"The folder {self._folder} cannot be made: {error.strerror}; choose another place.") from error
 
 
 def best_median_worst(rows: Sequence[Row], count: int) -> dict[str, list[Row]]:

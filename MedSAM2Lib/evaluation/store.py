@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedSAM2Lib.atomic import atomic_path, check_writable
+from MedSAM2Lib.atomic import atomic_path, check_writable, make_folder
 from MedSAM2Lib.errors import OptionError, OutputError
 from MedSAM2Lib.evaluation.manifest import Case
 from MedSAM2Lib.evaluation.rows import Row, from_json, to_json
@@ -44,10 +44,7 @@ class ResultStore:
 
     def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
         self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"The folder {folder} cannot be made: {error.strerror}; choose another place.") from error
+        make_folder(folder)
         if (folder / _RESULTS).exists() and not (folder / _ASKED).exists():
             raise OptionError(f"{folder} has {_RESULTS} but no {_ASKED}; choose another folder, or empty this one.")
         keep_request(folder / _ASKED, asked)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 from torch.utils.data import DataLoader, Dataset
 
+from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
@@ -150,7 +151,7 @@ def train(
     An interrupted run goes on where `state.pt` left it. A loss that is not finite ends the run with a TrainingError; the
     state before it is kept. Of several processes the first one writes, validates and reports.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     averaged = swa_utils.AveragedModel(network, multi_avg_fn=_moving_average(plan.averaging))
     averaged_network = cast(SAM2, averaged.module)
     optimizer = torch.optim.AdamW(_parameter_groups(network, plan.weight_decay), lr=plan.learning_rate)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
-from MedSAM2Lib.device import choose_device, is_out_of_memory, sensible_threads
-from MedSAM2Lib.errors import EngineError, MedSAM2Error, OptionError, ProtocolError, VolumeError
+from MedSAM2Lib.device import choose_device, sensible_threads
+from MedSAM2Lib.errors import EngineError, MedSAM2Error, OptionError, ProtocolError, VolumeError, is_out_of_memory
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.session import Session

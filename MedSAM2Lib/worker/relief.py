@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from MedSAM2Lib.device import is_out_of_memory
-from MedSAM2Lib.errors import EngineError
+from MedSAM2Lib.errors import EngineError, is_out_of_memory
 from MedSAM2Lib.inference.embeddings import Embeddings
 
 __all__ = ["features_out_of_gpu", "relieved", "smaller_batches", "smaller_cache"]

@@ -107,6 +107,8 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), 1, "error: not enough memory"),
         (OutOfMemoryError("CUDA out of memory"), 1, "error: not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "error: not enough memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), 1, "error: not enough memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), 1, "error: not enough memory"),
         (OSError(28, "No space left on device", "x.nrrd"), 1, "error: the disk is full (x.nrrd)"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
