@@ -117,6 +117,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/attention.py
   MedSAM2Lib/network/build.py
   MedSAM2Lib/network/config.py
+  MedSAM2Lib/network/convolutional.py
   MedSAM2Lib/network/hiera.py
   MedSAM2Lib/network/image_encoder.py
   MedSAM2Lib/network/layers.py
@@ -125,6 +126,8 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/memory_encoder.py
   MedSAM2Lib/network/positions.py
   MedSAM2Lib/network/prompt_encoder.py
+  MedSAM2Lib/network/prompted_unet.py
+  MedSAM2Lib/network/residual.py
   MedSAM2Lib/network/sam.py
   MedSAM2Lib/network/sam2.py
   MedSAM2Lib/network/two_way.py

@@ -105,13 +105,15 @@ def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
 
 
 def _meta_image_encoder(config: NetworkConfig) -> Any:
+    own = config.trunk
+    assert own is not None, "Meta's package knows no network of convolutions"
     trunk = Hiera(
-        embed_dim=config.trunk.embed_dim,
-        num_heads=config.trunk.num_heads,
-        stages=config.trunk.stages,
-        window_spec=config.trunk.windows,
-        global_att_blocks=config.trunk.global_attention_blocks,
-        window_pos_embed_bkg_spatial_size=config.trunk.background_size,
+        embed_dim=own.embed_dim,
+        num_heads=own.num_heads,
+        stages=own.stages,
+        window_spec=own.windows,
+        global_att_blocks=own.global_attention_blocks,
+        window_pos_embed_bkg_spatial_size=own.background_size,
     )
     neck = FpnNeck(
         PositionEmbeddingSine(config.hidden_dim),

@@ -18,6 +18,8 @@ from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.layers import MLP, LayerNorm2d
+from MedSAM2Lib.network.mask_decoder import MaskDecoder
+from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
@@ -42,10 +44,14 @@ def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
     with torch.no_grad():
         for module in network.modules():
             _draw(module, normal)
-        normal(network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, 1.0)
-        for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
-            _balance(last_layer(mlp))
-        last_layer(network.sam_mask_decoder.pred_obj_score_head).bias.add_(_OBJECT_SCORE)
+        decoder = network.sam_mask_decoder
+        if isinstance(decoder, PromptedUNet):
+            decoder.object_head.bias.add_(_OBJECT_SCORE)
+        elif isinstance(decoder, MaskDecoder):
+            normal(network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, 1.0)
+            for mlp in decoder.output_hypernetworks_mlps:
+                _balance(last_layer(mlp))
+            last_layer(decoder.pred_obj_score_head).bias.add_(_OBJECT_SCORE)
     return network.requires_grad_(False)
 
 
@@ -56,7 +62,7 @@ def _draw(module: nn.Module, normal: Callable[..., None]) -> None:
         normal(weight, fan_in**-0.5)
         if module.bias is not None:
             normal(module.bias, 0.1)
-    elif isinstance(module, (nn.LayerNorm, LayerNorm2d)):
+    elif isinstance(module, (nn.LayerNorm, nn.GroupNorm, LayerNorm2d)):
         normal(module.weight, 0.1, mean=1.0)
         normal(module.bias, 0.1)
     else:  # embeddings, and what modules hold as bare parameters

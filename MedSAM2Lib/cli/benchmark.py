@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.json, "A benchmark", ".json")
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
-    with_reference = reference_is_installed() and not args.no_reference and not model.network.config.box_as_mask
+    with_reference = reference_is_installed() and not args.no_reference and model.network.config.trunk is not None
     # 2. Measure
     comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
     _print_comparison(model, comparison, torch.get_num_threads())
@@ -117,7 +117,7 @@ def _line(timing: Timing) -> str:
 def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
     if not asked_for:
         return "\nno reference was asked for"
-    if model.network.config.box_as_mask:
+    if model.network.config.trunk is None:
         return f"\nMeta's implementation cannot run {model.name}, which is this project's own; take --model medsam2"
     return "\nratios need Meta's package; medsam2 benchmark --help says how to install it"
 

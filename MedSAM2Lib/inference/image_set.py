@@ -56,7 +56,7 @@ class ImageSetOptions:
 
     zoom: float | None = None  # side of the view in sides of the prompt's box; None: the whole image, as SAM 2 does
     memory: Memory = "self-sorting"
-    fill_hole_cells: int = 8  # background specks of up to this many cells of the S / 4 grid are filled (SAM 2); 0: none
+    fill_hole_cells: int = 8  # background specks of up to this many cells of the grid of logits are filled (SAM 2); 0: none
     keep_largest: bool = True  # of an object's mask on an image, keep only the largest connected piece
     cache_bytes: int = 2 * 2**30  # image features kept
 
@@ -80,7 +80,7 @@ class ImageSetOptions:
 class _Answer:
     """What is kept of an image: enough to show its mask, to correct it, and to remember it."""
 
-    logits: Tensor  # (1, 1, S / 4, S / 4) float16 on the CPU
+    logits: Tensor  # (1, 1, L, L) float16 on the CPU
     view: View
     confidence: SliceConfidence
     appearance: Tensor  # as `memory.entry` has it
@@ -266,7 +266,7 @@ class ImageSet:
         return answer
 
     def _hint(self, running: _Pass, index: int, view: View, features: ImageFeatures) -> Tensor | None:
-        """(1, 1, S / 4, S / 4): of the images known to have the object, the logits of the one that looks most like this one,
+        """(1, 1, L, L): of the images known to have the object, the logits of the one that looks most like this one,
         laid over this one. A network that follows the mask of a neighbouring slice finds little without."""
         if not running.leaders:
             return None
@@ -356,7 +356,7 @@ class ImageSet:
         return fill_holes(mask, hole) if hole and mask.any() else mask
 
     def _logits_through(self, answer: _Answer, index: int, view: View) -> Tensor:
-        """(1, 1, S / 4, S / 4) logits of an image, as seen through a view."""
+        """(1, 1, L, L) logits of an image, as seen through a view."""
         logits = answer.logits.float().to(self._network.device)
         if answer.view == view:
             return logits

@@ -43,7 +43,7 @@ class SliceRecord:
 
     @property
     def logits(self) -> Tensor:
-        """(1, 1, S / 4, S / 4) float16 on the CPU."""
+        """(1, 1, L, L) float16 on the CPU."""
         return self.kept.tensor
 
     @property

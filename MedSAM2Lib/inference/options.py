@@ -21,7 +21,7 @@ class SessionOptions:
     memory: Memory = "recent"  # which slices a slice gets to see: the last ones as in SAM 2, or those worth most
     stop_after: int = 3  # a direction ends after this many slices in a row without the object; 0: never
     agreement: float = 0.99  # after a correction, Dice with the old mask at which a slice counts as unchanged; 0: none does
-    fill_hole_cells: int = 8  # background specks of up to this many cells of the S / 4 grid are filled (SAM 2); 0: none
+    fill_hole_cells: int = 8  # background specks of up to this many cells of the grid of logits are filled (SAM 2); 0: none
     keep_largest: bool = True  # of an object's 3D mask, keep only the largest piece of each prompted or locked slice
     cache_bytes: int = 2 * 2**30  # image features kept
     history_bytes: int = 2**29  # of what only undone steps and steps to undo hold; beyond it the oldest steps go

@@ -191,7 +191,7 @@ class Segmenter:
         return kept, prediction._replace(logits=self._ruled_out(prediction.logits, dropped, view))
 
     def _ruled_out(self, logits: Tensor, dropped: _Mask, view: View) -> Tensor:
-        """(1, 1, S / 4, S / 4) logits that say no where pixels of the slice were dropped."""
+        """(1, 1, L, L) logits that say no where pixels of the slice were dropped."""
         where = mask_to_frame(dropped, view, logits.shape[-1]).to(logits.device) > 0
         return logits.masked_fill(where, -ROUGH_MASK_BOUND)
 
@@ -300,7 +300,7 @@ class Segmenter:
                 target.tracker.bank.renew(renewed)
 
     def logits_through(self, record: SliceRecord, view: View) -> Tensor:
-        """(1, 1, S / 4, S / 4) logits of a segmented slice, as seen through a view."""
+        """(1, 1, L, L) logits of a segmented slice, as seen through a view."""
         logits = record.logits.float().to(self.network.device)
         if record.view == view:
             return logits

@@ -293,7 +293,7 @@ def _clicks(spoken: Iterable[Spoken], door: Door) -> dict[int, tuple[Points, ...
 
 def _record(content: Mapping[str, Any], segmenter: Segmenter) -> SliceRecord:
     config, device = segmenter.network.config, segmenter.network.device
-    side = config.image_size // 4
+    side = config.logits_size
     packed = PackedMask.from_json(content["mask"])
     if packed.shape != segmenter.slice_shape:
         raise ValueError(f"a mask of {packed.shape} came for slices of {segmenter.slice_shape}")

@@ -76,7 +76,7 @@ class Tracker:
     ) -> MaskPrediction:
         """The mask from clicks or a box; the slice is conditioning from the next pass on.
 
-        previous_logits  (B, 1, S / 4, S / 4) of this slice, where it has a mask that these points correct
+        previous_logits  (B, 1, L, L) of this slice, where it has a mask that these points correct
         view             through which the features see the slice, where there is more than one way
         """
         prediction = self.answer_points(slice_index, features, points, previous_logits)
@@ -100,7 +100,7 @@ class Tracker:
     ) -> MaskPrediction:
         """The mask from memories alone, going in `direction` (+1 or -1). `doubt` as in `SAM2.predict`.
 
-        neighbour_logits  (B, 1, S / 4, S / 4) of the slice before, for a network that follows its mask; others ignore it
+        neighbour_logits  (B, 1, L, L) of the slice before, for a network that follows its mask; others ignore it
         """
         self.settle()
         prediction = self.answer(slice_index, features, direction, neighbour_logits, doubt)

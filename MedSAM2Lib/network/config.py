@@ -28,7 +28,7 @@ class TrunkConfig:
 class NetworkConfig:
     """One network. The defaults are what all four sizes of SAM 2.1 share."""
 
-    trunk: TrunkConfig
+    trunk: TrunkConfig | None  # None: convolutions take the place of trunk and mask decoder (network.convolutional)
     image_size: int = 1024  # side S of the square the network sees, pixels
     hidden_dim: int = 256  # channels after the neck, of prompt tokens and of object pointers
     memory_dim: int = 64  # channels of a memory map
@@ -41,19 +41,11 @@ class NetworkConfig:
     # False for SAM 2.0: object pointers carry no temporal position, absent objects no spatial embedding.
     pointer_positions: bool = True
     absent_object_embedding: bool = True
-    # True: a box also enters as a rough mask, so that a small network need not learn to find its corners.
-    box_as_mask: bool = False
     # True: the mask of the slice before enters likewise, beside the memories, so that a small network need not find it.
     follow_mask: bool = False
     # True: the image's channels are the slice before (in the direction of the pass), the slice, and the slice after, so
     # that a small network sees depth where SAM 2 sees three times the same grey.
     neighbour_channels: bool = False
-    # True: mask prompts (the rough and the followed ones too) also meet the finer features inside the mask decoder.
-    fine_mask_prompt: bool = False
-    # True: three candidate masks only for clicks on a slice that has no mask or box yet. SAM 2 also draws them for a click that
-    # corrects, while tracking, and where its single mask is unstable; a small network's expected IoU is a poor judge between
-    # them.
-    single_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -63,6 +55,11 @@ class NetworkConfig:
     def feature_size(self) -> int:
         """Side of the stride-16 grid that memories and prompts live on, tokens."""
         return self.image_size // 16
+
+    @property
+    def logits_size(self) -> int:
+        """Side of the grid that masks are answered on."""
+        return self.image_size if self.trunk is None else self.image_size // 4
 
 
 @dataclass(frozen=True)
@@ -93,21 +90,17 @@ _TRUNKS = {
 }
 
 NETWORKS: dict[str, NetworkConfig] = {
-    # Trained by this project (MedSAM2Lib.training). Windows divide the grids of 128 and 256 pixels, so nothing is
-    # padded at either; a narrow decoder, because one object in a zoomed crop is a small world.
+    # Trained by this project (MedSAM2Lib.training). Narrow, because one object in a zoomed crop is a small world.
     "nano": NetworkConfig(
-        trunk=TrunkConfig(48, 1, (1, 2, 6, 1), (5, 7), (8, 4, 8, 4), (8, 8)),
+        trunk=None,
         image_size=128,
         hidden_dim=128,
         memory_dim=64,
         memory_layers=2,
         feedforward_dim=512,
         max_object_pointers=8,  # as far as the clips it was trained on reach
-        box_as_mask=True,
         follow_mask=True,
         neighbour_channels=True,
-        fine_mask_prompt=True,
-        single_mask=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
     **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},

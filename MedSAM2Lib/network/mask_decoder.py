@@ -22,17 +22,15 @@ _STABILITY_THRESHOLD = 0.98
 class DecodedMasks(NamedTuple):
     """M is 3 for a multimask answer, 1 for a single mask."""
 
-    logits: Tensor  # (B, M, S / 4, S / 4)
+    logits: Tensor  # (B, M, L, L) with L = `NetworkConfig.logits_size`
     iou: Tensor  # (B, M), expected IoU 0..1
     tokens: Tensor  # (B, M, C), from which object pointers are made
     object_score: Tensor  # (B, 1), logit: the object is on this slice
 
 
 class MaskDecoder(nn.Module):
-    def __init__(self, dim: int, feedforward_dim: int, single_mask: bool = False) -> None:
-        """single_mask: the single answer stands, however unstable it is."""
+    def __init__(self, dim: int, feedforward_dim: int) -> None:
         super().__init__()
-        self.single_mask = single_mask
         self.transformer = TwoWayTransformer(dim, feedforward_dim)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(_MASK_TOKENS, dim)
@@ -71,7 +69,7 @@ class MaskDecoder(nn.Module):
         logits, iou, tokens, object_score = self._decode_all(image, image_pos, sparse, dense, stride8, stride4)
         if multimask:
             return DecodedMasks(logits[:, 1:], iou[:, 1:], tokens[:, 1:], object_score)
-        if not (self.training or self.single_mask):
+        if not self.training:
             chosen_logits, chosen_iou = _stable_or_best(logits, iou)
             return DecodedMasks(chosen_logits, chosen_iou, tokens[:, :1], object_score)
         return DecodedMasks(logits[:, :1], iou[:, :1], tokens[:, :1], object_score)

@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.image_encoder import ImageEncoder
 from MedSAM2Lib.network.layers import MLP
-from MedSAM2Lib.network.mask_decoder import MaskDecoder
+from MedSAM2Lib.network.mask_decoder import DecodedMasks, MaskDecoder
 from MedSAM2Lib.network.memory_attention import MemoryAttention
 from MedSAM2Lib.network.memory_encoder import MemoryEncoder
 from MedSAM2Lib.network.positions import sine_encoding_1d, sine_encoding_2d
 from MedSAM2Lib.network.prompt_encoder import PointLabel, PromptEncoder
 
-__all__ = ["NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors"]
+__all__ = ["MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors"]
 
 NO_OBJECT_LOGIT = -1024.0  # every mask logit of a slice on which the object is predicted to be absent
-_MASK_PROMPT_LOGIT = 10.0  # a mask that the user gave becomes logits of + and - this
+MASK_PROMPT_LOGIT = 10.0  # a mask that the user gave becomes logits of + and - this
 
 
 class ImageFeatures(NamedTuple):
@@ -35,6 +35,7 @@ class ImageFeatures(NamedTuple):
     stride16: Tensor  # (B, C, h, w)
     stride8: Tensor  # (B, C / 4, 2h, 2w), already projected for the mask decoder
     stride4: Tensor  # (B, C / 8, 4h, 4w), likewise
+    pixels: Tensor  # (B, 3, S, S), the slice itself, for a mask decoder that reads it instead; of what is not read, no channels
 
     def row(self, index: int) -> ImageFeatures:
         """One slice of the batch, still with a batch dimension of 1."""
@@ -49,13 +50,13 @@ class PointTensors(NamedTuple):
 
 
 class MaskPrediction(NamedTuple):
-    """The network's answer for one object on one slice."""
+    """The network's answer for one object on one slice. L is `NetworkConfig.logits_size`, S / 4 in SAM 2."""
 
-    logits: Tensor  # (B, 1, S / 4, S / 4)
+    logits: Tensor  # (B, 1, L, L)
     iou: Tensor  # (B,), expected IoU 0..1
     object_score: Tensor  # (B,), logit: above 0 the object is on this slice
     pointer: Tensor  # (B, C), a summary of the object for later slices
-    candidate_logits: Tensor  # (B, M, S / 4, S / 4): what `logits` was chosen from, before absence was applied
+    candidate_logits: Tensor  # (B, M, L, L): what `logits` was chosen from, before absence was applied
     candidate_iou: Tensor  # (B, M)
 
 
@@ -72,16 +73,23 @@ class SAM2(nn.Module):
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
         if config.absent_object_embedding:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
-        self.image_encoder = ImageEncoder(config.trunk, dim)
-        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+        self._add_image_encoder(config)
         self.memory_attention = MemoryAttention(dim, memory_dim, config.feedforward_dim, config.memory_layers)
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
-        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, config.box_as_mask, config.fine_mask_prompt)
-        self.sam_mask_decoder = MaskDecoder(dim, config.feedforward_dim, config.single_mask)
+        self._add_mask_decoder(config)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:
             self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
         self._sine_cache: dict[tuple[int, torch.device], Tensor] = {}
+
+    def _add_image_encoder(self, config: NetworkConfig) -> None:
+        assert config.trunk is not None, "build_network gives a network without a trunk to ConvolutionalSAM2"
+        self.image_encoder: nn.Module = ImageEncoder(config.trunk, config.hidden_dim)
+        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+
+    def _add_mask_decoder(self, config: NetworkConfig) -> None:
+        self.sam_prompt_encoder = PromptEncoder(config.hidden_dim, config.image_size)
+        self.sam_mask_decoder: nn.Module = MaskDecoder(config.hidden_dim, config.feedforward_dim)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +101,7 @@ class SAM2(nn.Module):
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
         decoder = self.sam_mask_decoder
         stride4, stride8, stride16 = self.image_encoder(images, decoder.conv_s0, decoder.conv_s1)
-        return ImageFeatures(stride16, stride8, stride4)
+        return ImageFeatures(stride16, stride8, stride4, images[:, :0])
 
     def without_memory(self, stride16: Tensor) -> Tensor:
         """Features of a slice that is segmented from its prompt alone, (B, C, h, w)."""
@@ -119,38 +127,14 @@ class SAM2(nn.Module):
 
         conditioned  (B, C, h, w) from `without_memory` or `with_memory`
         points       None on a slice without clicks or box
-        mask         (B, 1, S / 4, S / 4) logits: the previous answer when a click corrects it
+        mask         (B, 1, L, L) logits: the previous answer when a click corrects it
         doubt        subtracted from the object score: what speaks against the object being here, apart from the image
         """
         # One point is ambiguous, and for SAM 2 so is none: three candidates, of which the best is kept. A box (two
         # corners) is not.
-        if self.config.single_mask:
-            multimask = points is not None and mask is None and PointLabel.BOX_TOP_LEFT not in points.labels
-        else:
-            multimask = points is None or points.labels.shape[1] <= 1
-        return self._predict(conditioned, features, points, mask, multimask, doubt)
-
-    def _predict(
-        self,
-        conditioned: Tensor,
-        features: ImageFeatures,
-        points: PointTensors | None,
-        mask: Tensor | None,
-        multimask: bool,
-        doubt: float = 0.0,
-    ) -> MaskPrediction:
-        batch = conditioned.shape[0]
-        if points is None:
-            points = PointTensors(
-                conditioned.new_zeros(batch, 1, 2), torch.full((batch, 1), PointLabel.PADDING, device=conditioned.device)
-            )
-        prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
-        stride8, stride4 = features.stride8, features.stride4
-        if prompt.fine is not None:
-            stride8, stride4 = stride8 + prompt.fine[0], stride4 + prompt.fine[1]
-        grid = self.sam_prompt_encoder.grid_encoding()
-        decoded = self.sam_mask_decoder(conditioned, grid, prompt.sparse, prompt.dense, stride8, stride4, multimask)
-        row = torch.arange(batch, device=conditioned.device)
+        multimask = points is None or points.labels.shape[1] <= 1
+        decoded = self._decode(conditioned, features, _padding(conditioned) if points is None else points, mask, multimask)
+        row = torch.arange(len(conditioned), device=conditioned.device)
         best = decoded.iou.argmax(-1)
         object_score = decoded.object_score - doubt  # (B, 1)
         present = object_score > 0
@@ -164,6 +148,21 @@ class SAM2(nn.Module):
             candidate_iou=decoded.iou,
         )
 
+    def _decode(
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors,
+        mask: Tensor | None,
+        multimask: bool,
+    ) -> DecodedMasks:
+        prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
+        grid = self.sam_prompt_encoder.grid_encoding()
+        decoded: DecodedMasks = self.sam_mask_decoder(
+            conditioned, grid, prompt.sparse, prompt.dense, features.stride8, features.stride4, multimask
+        )
+        return decoded
+
     def _pointer(self, token: Tensor, present: Tensor) -> Tensor:
         """(B, C) token and (B, 1) presence to (B, C) object pointer."""
         return torch.where(present, self.obj_ptr_proj(token), self.no_obj_ptr)
@@ -173,21 +172,29 @@ class SAM2(nn.Module):
 
         mask  (B, 1, S, S), 0 or 1
         """
-        mask = mask.float()
-        full_logits = (2 * mask - 1) * _MASK_PROMPT_LOGIT
-        size = (mask.shape[-2] // 4, mask.shape[-1] // 4)
+        size = (self.config.logits_size, self.config.logits_size)
+        full_logits = (2 * mask.float() - 1) * MASK_PROMPT_LOGIT
         logits = F.interpolate(full_logits, size=size, mode="bilinear", align_corners=False, antialias=True)
         # The raw features, without `no_mem_embed`: the semantics the published weights were trained with.
-        seen = self._predict(features.stride16, features, None, self.mask_downsample(mask), multimask=False)
+        decoded = self._decode(
+            features.stride16, features, _padding(features.stride16), self._mask_prompt(mask), multimask=False
+        )
+        pointer = self._pointer(decoded.tokens[:, 0], decoded.object_score > 0)
         present = mask.flatten(1).any(-1)
+        certain = torch.ones_like(decoded.iou)
         return MaskPrediction(
             logits=logits,
-            iou=torch.ones_like(seen.iou),
-            object_score=torch.where(present, _MASK_PROMPT_LOGIT, -_MASK_PROMPT_LOGIT),
-            pointer=torch.where(present[:, None], seen.pointer, self.no_obj_ptr),
+            iou=certain[:, 0],
+            object_score=torch.where(present, MASK_PROMPT_LOGIT, -MASK_PROMPT_LOGIT),
+            pointer=torch.where(present[:, None], pointer, self.no_obj_ptr),
             candidate_logits=logits,
-            candidate_iou=torch.ones_like(seen.iou)[:, None],
+            candidate_iou=certain,
         )
+
+    def _mask_prompt(self, mask: Tensor) -> Tensor:
+        """A person's mask (B, 1, S, S), 0 or 1, as a mask prompt."""
+        prompt: Tensor = self.mask_downsample(mask.float())
+        return prompt
 
     # ── a memory ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,7 +202,7 @@ class SAM2(nn.Module):
         """A memory map (B, D, h, w) of a slice.
 
         stride16      (B, C, h, w), the encoder's own features, not conditioned
-        logits        (B, 1, S / 4, S / 4) of the slice's mask
+        logits        (B, 1, L, L) of the slice's mask
         object_score  (B,) logit
         prompted      the mask is from a person, so it enters as 0 or 1 instead of probabilities
         """
@@ -234,3 +241,9 @@ class SAM2(nn.Module):
         if cached is None or cached.shape[-1] != side:
             cached = self._sine_cache[key] = sine_encoding_2d(channels, side, side, self.device)
         return cached
+
+
+def _padding(conditioned: Tensor) -> PointTensors:
+    """In place of the points on a slice that has none."""
+    batch, device = len(conditioned), conditioned.device
+    return PointTensors(conditioned.new_zeros(batch, 1, 2), torch.full((batch, 1), PointLabel.PADDING, device=device))

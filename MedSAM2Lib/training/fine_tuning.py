@@ -29,7 +29,7 @@ def fine_tuning_plan(
     slice_counts  of the cases: a clip is no longer than the thickest of them
     """
     thickest = max(slice_counts)
-    own_network = config.box_as_mask  # trained by this project, from random weights
+    own_network = config.trunk is None  # trained by this project, from random weights
     return TrainingPlan(
         steps=steps,
         slices_per_step=slices_per_step,

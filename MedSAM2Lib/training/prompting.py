@@ -14,19 +14,23 @@ from MedSAM2Lib.network.sam2 import PointTensors
 
 __all__ = ["append_points", "box_prompt", "click_prompt", "correction_prompt"]
 
-BOX_JITTER = 0.1  # standard deviation of a corner, in box sides (SAM: Kirillov et al., arXiv 2304.02643)
+BOX_JITTER = 0.1  # standard deviation of a corner of the loosest boxes, in box sides (SAM: Kirillov et al., arXiv 2304.02643)
 BOX_JITTER_BOUND = 0.04  # of the image side: 20 pixels at 512, as in SAM 2's training
 
 
 def box_prompt(masks: Tensor, generator: torch.Generator, jitter: float = BOX_JITTER) -> PointTensors:
-    """A loosely drawn box around each mask; every mask must have a pixel."""
+    """A box around each mask, drawn more or less loosely; every mask must have a pixel.
+
+    jitter  the loosest: standard deviation of a corner, in box sides
+    """
     side = masks.shape[-1]
     columns, rows = masks.any(1), masks.any(2)
     x0, x1 = _first(columns), side - 1 - _first(columns.flip(-1))
     y0, y1 = _first(rows), side - 1 - _first(rows.flip(-1))
     corners = torch.stack((x0, y0, x1, y1), dim=-1).float()  # (B, 4)
     sides = torch.stack((x1 - x0 + 1, y1 - y0 + 1), dim=-1).float().repeat(1, 2)
-    noise = torch.randn(corners.shape, generator=generator).to(masks.device) * sides * jitter
+    looseness = jitter * torch.rand(len(corners), 1, generator=generator)
+    noise = (torch.randn(corners.shape, generator=generator) * looseness).to(masks.device) * sides
     corners = (corners + noise.clamp(-BOX_JITTER_BOUND * side, BOX_JITTER_BOUND * side)).clamp(0, side - 1)
     labels = torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], device=masks.device).expand(len(masks), 2)
     return PointTensors(corners.view(-1, 2, 2), labels)

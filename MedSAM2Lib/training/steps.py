@@ -36,7 +36,9 @@ class PromptMix:
     box: float = 0.75
     click: float = 0.1
     correction: float = 0.2  # probability that a clip gets corrective clicks
-    most_corrected: int = 1  # slices of a clip that get one
+    most_corrected: int = 1  # slices of a clip that get some
+    most_clicks: int = 1  # one after the other, on each of them
+    unfollowed: float = 0.0  # probability that a clip is tracked without the mask of the slice before, from memory alone
     alone: float = 0.1  # probability that a network with neighbours as channels does not see a clip's
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
@@ -117,15 +119,17 @@ def _track(
     if length == 1:
         draw[0] *= mix.box + mix.click  # a reference mask as prompt leaves nothing to learn on its own slice
     corrected = _corrected_slices(length, mix, generator) if draw[1] < mix.correction else []
+    clicks = int(torch.randint(1, mix.most_clicks + 1, (1,), generator=generator))
+    followed = bool(torch.rand(1, generator=generator) >= mix.unfollowed)
 
     for index in range(length):
         points: PointTensors | None = None
         if index == 0:
             prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
         else:
-            prediction = tracker.track(index, features[index], 1, prediction.logits.detach())
+            prediction = tracker.track(index, features[index], 1, prediction.logits.detach() if followed else None)
         on_prediction(prediction, masks[:, index], index)
-        if index in corrected:
+        for _ in range(clicks if index in corrected else 0):
             predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
             points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
             prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())

@@ -22,7 +22,6 @@ SMALL = NetworkConfig(
     memory_dim=32,
     memory_layers=1,
     feedforward_dim=64,
-    box_as_mask=True,
 )
 
 WriteManifest = Callable[..., Path]

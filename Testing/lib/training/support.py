@@ -16,7 +16,6 @@ TINY = NetworkConfig(
     memory_dim=16,
     memory_layers=1,
     feedforward_dim=64,
-    box_as_mask=True,
     neighbour_channels=True,
 )
 PLAIN = replace(TINY, neighbour_channels=False)  # draws no random numbers but for prompts

@@ -23,7 +23,8 @@ def test_every_weight_belongs_to_one_part(name: str) -> None:
         parameters = [key for key, _ in build_network(NETWORKS[name]).named_parameters()]
     for parameter in parameters:
         assert sum(parameter.startswith(beginnings) for beginnings in PARTS.values()) == 1, parameter
-    assert {part_of(parameter) for parameter in parameters} == set(PARTS)
+    absent = {"prompt-encoder"} if name == "nano" else set()  # its U-Net sees prompts as they are
+    assert {part_of(parameter) for parameter in parameters} == set(PARTS) - absent
 
 
 @pytest.mark.parametrize("part", PARTS)

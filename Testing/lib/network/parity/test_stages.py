@@ -95,7 +95,7 @@ def test_the_encoder_notices_that_its_weights_have_changed() -> None:
 
 @prompts
 def test_prompts_become_metas_tokens(a_network: SAM2, meta: Any, prompt: PointTensors) -> None:
-    sparse, dense, _ = a_network.sam_prompt_encoder(*prompt, None)
+    sparse, dense = a_network.sam_prompt_encoder(*prompt, None)
     their_sparse, their_dense = meta.sam_prompt_encoder(points=tuple(prompt), boxes=None, masks=None)
     assert_agree(sparse, their_sparse)
     assert_agree(dense, their_dense)
@@ -103,7 +103,7 @@ def test_prompts_become_metas_tokens(a_network: SAM2, meta: Any, prompt: PointTe
 
 @prompts
 def test_prompts_become_transformers_tokens(a_network: SAM2, transformers: Any, prompt: PointTensors) -> None:
-    sparse, dense, _ = a_network.sam_prompt_encoder(*prompt, None)
+    sparse, dense = a_network.sam_prompt_encoder(*prompt, None)
     their_sparse, their_dense = transformers.prompt_encoder(prompt.coordinates[:, None], prompt.labels[:, None], None, None)
     assert_agree(sparse, their_sparse[:, 0])
     assert_agree(dense, their_dense)

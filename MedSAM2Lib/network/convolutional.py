@@ -1,0 +1,60 @@
+"""SAM 2's memory around convolutions: what nano is.
+
+Memory attention, memory encoder and object pointers are SAM 2's. The image encoder is a few convolutions, because all that
+memories need of a slice of 128 pixels is a grid of 8 x 8; masks are the business of a U-Net that sees the prompt beside the
+slice.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.mask_decoder import DecodedMasks
+from MedSAM2Lib.network.prompted_unet import PromptedUNet
+from MedSAM2Lib.network.residual import residual_stage
+from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors
+
+__all__ = ["ConvolutionalSAM2"]
+
+_ENCODER_CHANNELS = (64, 96)  # at strides 4 and 8; that of stride 16 is the network's width
+
+
+class ConvolutionalEncoder(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        stride4, stride8 = _ENCODER_CHANNELS
+        self.stages = nn.Sequential(
+            residual_stage(3 * 4**2, stride4), residual_stage(stride4, stride8, stride=2), residual_stage(stride8, dim, stride=2)
+        )
+        self.projection = nn.Conv2d(dim, dim, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) to (B, C, S / 16, S / 16)."""
+        out: Tensor = self.projection(self.stages(F.pixel_unshuffle(images, 4)))
+        return out
+
+
+class ConvolutionalSAM2(SAM2):
+    """Masks are answered at full resolution, one for every prompt: three candidates and an expected IoU to choose between
+    them do a network this small no good."""
+
+    def _add_image_encoder(self, config: NetworkConfig) -> None:
+        self.image_encoder = ConvolutionalEncoder(config.hidden_dim)
+
+    def _add_mask_decoder(self, config: NetworkConfig) -> None:
+        self.sam_mask_decoder = PromptedUNet(config.hidden_dim)
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        unread = images[:, :0]
+        return ImageFeatures(self.image_encoder(images), unread, unread, images)
+
+    def _decode(
+        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool
+    ) -> DecodedMasks:
+        decoded: DecodedMasks = self.sam_mask_decoder(features.pixels, conditioned, points.coordinates, points.labels, mask)
+        return decoded
+
+    def _mask_prompt(self, mask: Tensor) -> Tensor:
+        return (2 * mask.float() - 1) * MASK_PROMPT_LOGIT

@@ -1,0 +1,97 @@
+"""SAM 2's memory around convolutions: what the U-Net gets to see, and what it answers."""
+
+from __future__ import annotations
+
+import torch
+
+from MedSAM2Lib.benchmark.subject import random_network
+from MedSAM2Lib.network.build import build_network
+from MedSAM2Lib.network.config import NETWORKS, NetworkConfig
+from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
+from MedSAM2Lib.network.prompt_encoder import PointLabel
+from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
+
+SIDE = 64
+SMALL = NetworkConfig(trunk=None, image_size=SIDE, hidden_dim=32, memory_dim=16, memory_layers=1, feedforward_dim=32)
+NETWORK = random_network(SMALL)
+MASK = torch.full((1, 1, SIDE, SIDE), -5.0)
+MASK[..., 20:40, 20:40] = 5.0
+
+
+def seen() -> ImageFeatures:
+    return NETWORK.encode_image(torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)))
+
+
+def answer(points: PointTensors | None = None, mask: torch.Tensor | None = None) -> MaskPrediction:
+    features = seen()
+    return NETWORK.predict(NETWORK.without_memory(features.stride16), features, points, mask)
+
+
+def points(*labelled: tuple[int, int, PointLabel]) -> PointTensors:
+    return PointTensors(
+        torch.tensor([[(float(x), float(y)) for x, y, _ in labelled]]), torch.tensor([[label for *_, label in labelled]])
+    )
+
+
+BOX = points((20, 20, PointLabel.BOX_TOP_LEFT), (40, 40, PointLabel.BOX_BOTTOM_RIGHT))
+
+
+def test_masks_are_answered_at_full_resolution() -> None:
+    assert SMALL.logits_size == SIDE
+    assert NETWORKS["medsam2"].logits_size == 128
+    assert answer(BOX).logits.shape == (1, 1, SIDE, SIDE)
+    assert NETWORK.adopt_mask(seen(), (MASK > 0).float()).logits.shape == (1, 1, SIDE, SIDE)
+
+
+def test_a_persons_mask_is_the_answer_to_the_pixel() -> None:
+    adopted = NETWORK.adopt_mask(seen(), (MASK > 0).float())
+    assert torch.equal(adopted.logits > 0, MASK > 0)
+
+
+def test_every_kind_of_prompt_is_seen() -> None:
+    kinds = [
+        answer(BOX),
+        answer(points((30, 30, PointLabel.POSITIVE))),
+        answer(points((30, 30, PointLabel.NEGATIVE))),
+        answer(mask=MASK),
+        answer(),
+    ]
+    for number, one in enumerate(kinds):
+        assert not any(torch.equal(one.logits, other.logits) for other in kinds[:number])
+
+
+def test_a_click_that_is_none_says_nothing() -> None:
+    assert torch.equal(answer(points((30, 30, PointLabel.PADDING))).logits, answer().logits)
+
+
+def test_a_box_stays_in_sight_when_a_click_corrects_its_mask() -> None:
+    click = points((30, 30, PointLabel.POSITIVE))
+    boxed = PointTensors(*(torch.cat(parts, dim=1) for parts in zip(BOX, click, strict=True)))
+    moved = boxed._replace(coordinates=boxed.coordinates + torch.tensor([[[8.0], [8.0], [0.0]]]))
+    assert not torch.equal(answer(boxed, MASK).logits, answer(moved, MASK).logits)
+
+
+def test_a_mask_of_another_size_means_the_same() -> None:
+    flat = torch.full((1, 1, SIDE, SIDE), 5.0)
+    assert torch.equal(answer(mask=flat).logits, answer(mask=flat[..., ::4, ::4]).logits)
+
+
+def test_memories_change_the_answer() -> None:
+    features = seen()
+    memory = NETWORK.encode_memory(features.stride16, MASK, torch.ones(1), prompted=True).flatten(2).transpose(1, 2)
+    conditioned = NETWORK.with_memory(features.stride16, memory, NETWORK.map_position(0)[None], 0)
+    assert not torch.equal(NETWORK.predict(conditioned, features).logits, answer().logits)
+
+
+def test_all_that_one_clip_uses_learns() -> None:
+    network = random_network(SMALL).requires_grad_(True)
+    features = network.encode_image(torch.randn(1, 3, SIDE, SIDE))
+    told = network.predict(network.without_memory(features.stride16), features, BOX)
+    (told.candidate_logits.square().mean() + told.iou.sum() + told.object_score.sum()).backward()
+    for part in (network.image_encoder, network.sam_mask_decoder):
+        assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_nano_is_such_a_network() -> None:
+    assert isinstance(build_network(NETWORKS["nano"]), ConvolutionalSAM2)
+    assert not isinstance(build_network(NETWORKS["medsam2"]), ConvolutionalSAM2)
