@@ -20,7 +20,7 @@ from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
-from MedSAM2Lib.training.parts import PARTS, check_parts, part_of
+from MedSAM2Lib.training.parts import check_parts, part_of
 from MedSAM2Lib.training.processes import Processes
 from MedSAM2Lib.training.run_log import RunLog
 from MedSAM2Lib.training.state import RunState
@@ -53,9 +53,9 @@ class TrainingPlan:
     slices_per_step: int = 16  # a step holds slices_per_step / length clips, over all processes
     single_slice_steps: int = 0  # first steps that train on single slices only
     lengths: tuple[int, ...] = (4, 6, 8)  # clip lengths afterwards, one drawn per step
-    # Steps that train the image encoder too; afterwards it is frozen, which makes a step of nano 1.4 times as
-    # fast, and the memory and the mask decoder go on alone. None: all steps.
-    encoder_steps: int | None = None
+    # First steps that train on smaller images, which are seen twice as fast; only for networks of convolutions.
+    small_image_steps: int = 0
+    small_image_size: int = 96
     frozen: tuple[str, ...] = ()  # of `parts.PARTS`: what is never trained
     learning_rate: float = 5e-4
     warmup_steps: int = 300
@@ -79,28 +79,27 @@ class TrainingPlan:
     def scaled(self, steps: int) -> TrainingPlan:
         """The same plan over another number of steps, its stages in proportion."""
         share = steps / self.steps
-        encoder_steps = None if self.encoder_steps is None else round(self.encoder_steps * share)
-        return replace(self, steps=steps, single_slice_steps=round(self.single_slice_steps * share), encoder_steps=encoder_steps)
+        return replace(
+            self,
+            steps=steps,
+            single_slice_steps=round(self.single_slice_steps * share),
+            small_image_steps=round(self.small_image_steps * share),
+        )
+
+    def image_size(self, step: int, full: int) -> int:
+        """Side of the images of a step, pixels; `full` is the network's own."""
+        return self.small_image_size if step < self.small_image_steps else full
 
     def clip_length(self, step: int) -> int:
         if step < self.single_slice_steps:
             return 1
         return int(np.random.default_rng((self.seed, step, 1)).choice(self.lengths))
 
-    def trains_encoder(self, step: int) -> bool:
-        return self.encoder_steps is None or step < self.encoder_steps
-
-    def trained_parts(self, step: int) -> frozenset[str]:
-        frozen = {*self.frozen, *(() if self.trains_encoder(step) else ("image-encoder",))}
-        return frozenset(part for part in PARTS if part not in frozen)
-
     def learning_rate_at(self, step: int) -> float:
-        """Warm-up and a cosine, once for the whole network and once more for what follows it."""
-        whole = self.steps if self.encoder_steps is None else min(self.encoder_steps, self.steps)
-        start, end = (0, whole) if self.trains_encoder(step) else (whole, self.steps)
-        if step - start < self.warmup_steps:
-            return self.learning_rate * (step - start + 1) / self.warmup_steps
-        progress = (step - start - self.warmup_steps) / max(1, end - start - self.warmup_steps)
+        """Warm-up and a cosine."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         share = self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2
         return self.learning_rate * share
 
@@ -119,7 +118,8 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         length = self.plan.clip_length(step)
         rng = np.random.default_rng((self.plan.seed, step, *([rank] if rank else [])))
         clips = max(1, self.plan.slices_per_step // length // count)
-        images, masks = self.source(rng, clips, self.image_size, length, step=step * count + rank)
+        image_size = self.plan.image_size(step, self.image_size)
+        images, masks = self.source(rng, clips, image_size, length, step=step * count + rank)
         return torch.from_numpy(images), torch.from_numpy(masks)
 
 
@@ -152,6 +152,7 @@ def train(
     state before it is kept. Of several processes the first one writes, validates and reports.
     """
     make_folder(folder)
+    full_config = network.config
     averaged = swa_utils.AveragedModel(network, multi_avg_fn=_moving_average(plan.averaging))
     averaged_network = cast(SAM2, averaged.module)
     optimizer = torch.optim.AdamW(_parameter_groups(network, plan.weight_decay), lr=plan.learning_rate)
@@ -167,14 +168,12 @@ def train(
         prefetch_factor=4 if plan.workers else None,
     )
     network.train()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) not in plan.frozen)
+    clip_loss_of = processes.parallel(_ClipLoss(network, plan))
     started, losses = time.monotonic(), []
-    trained: frozenset[str] = frozenset()
     for step, (images, masks) in enumerate(batches, start=first):
-        if (parts := plan.trained_parts(step)) != trained:
-            trained = parts
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(part_of(name) in trained)
-            clip_loss_of = processes.parallel(_ClipLoss(network, plan))
+        network.config = replace(full_config, image_size=images.shape[-1])
         batch = images.to(network.device), masks.to(network.device)
         losses.append(_step(clip_loss_of, state, plan, step, batch, processes))
         done = step + 1
@@ -188,6 +187,7 @@ def train(
             report("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             losses.clear()
             state.save(folder / "state.pt", done)
+    network.config = full_config
     if log is not None:
         log.close()
     return averaged_network.eval()

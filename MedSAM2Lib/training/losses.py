@@ -13,7 +13,6 @@ from MedSAM2Lib.network.sam2 import MaskPrediction
 __all__ = ["FROM_SCRATCH", "LossWeights", "slice_loss"]
 
 
-
 @dataclass(frozen=True)
 class LossWeights:
     """SAM 2's and MedSAM2's weights, for fine-tuning. Focal loss: Lin et al., arXiv 1708.02002."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.build import build_network, initialise
+from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.loop import TrainingPlan, train
 from MedSAM2Lib.training.validation import ClipValidation
@@ -44,6 +46,22 @@ def test_training_lowers_the_loss_on_squares(tmp_path: Path) -> None:
     train(a_network(), squares, plan, tmp_path, report=lines.append)
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_small_images_come_first(tmp_path: Path) -> None:
+    config = NetworkConfig(trunk=None, image_size=64, hidden_dim=16, memory_dim=8, memory_layers=1, feedforward_dim=16)
+    sizes: list[int] = []
+
+    def source(
+        rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        sizes.append(image_size)
+        return squares(rng, batch_size, image_size, length, step=step)
+
+    plan = replace(PLAN, small_image_steps=3, small_image_size=32)
+    trained = train(initialise(build_network(config)), source, plan, tmp_path)
+    assert sizes == [32, 32, 32, 64]
+    assert trained.config == config
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.frames import normalise
 from MedSAM2Lib.network.config import NetworkConfig
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 from Testing.lib.network.parity.weights import SMALL
 
@@ -74,3 +74,53 @@ def test_some_clips_are_seen_without_neighbours(alone: float, least: int, most: 
 def test_a_network_without_neighbours_as_channels_sees_the_slice_three_times() -> None:
     shown = shown_of_clips(replace(CONFIG, neighbour_channels=False), replace(BOXES, alone=0.5))
     assert is_like(shown, GREY[1:-1, None].expand(-1, 3)).all()
+
+
+def reports_of_a_clip(mix: PromptMix, seed: int) -> list[int]:
+    """Slice indices in the order in which predictions for them were reported."""
+    masks = torch.zeros(1, LENGTH, SIDE, SIDE, dtype=torch.bool)
+    masks[..., 8:20, 8:20] = True
+    told: list[int] = []
+    with torch.no_grad():
+        track_clip(
+            random_network(CONFIG),
+            torch.zeros(1, LENGTH + 2, SIDE, SIDE),
+            masks,
+            mix,
+            torch.Generator().manual_seed(seed),
+            lambda _, __, index: told.append(index),
+        )
+    return told
+
+
+def test_a_corrected_slice_gets_one_click_after_the_other() -> None:
+    counts = [len(reports_of_a_clip(replace(BOXES, correction=1.0, most_clicks=3), seed)) - LENGTH for seed in range(12)]
+    assert set(counts) == {1, 2, 3}
+
+
+class Following(SAM2):
+    """Keeps which slices it was given a mask for."""
+
+    followed: list[bool]
+
+    def predict(
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors | None = None,
+        mask: Tensor | None = None,
+        doubt: float = 0.0,
+    ) -> MaskPrediction:
+        self.followed.append(mask is not None)
+        return super().predict(conditioned, features, points, mask, doubt)
+
+
+@pytest.mark.parametrize("unfollowed", [0.0, 1.0])
+def test_some_clips_are_tracked_from_memory_alone(unfollowed: float) -> None:
+    network = Following(replace(CONFIG, follow_mask=True)).eval()
+    network.followed = []
+    masks = torch.ones(1, LENGTH, SIDE, SIDE, dtype=torch.bool)
+    images = torch.zeros(1, LENGTH + 2, SIDE, SIDE)
+    with torch.no_grad():
+        track_clip(network, images, masks, replace(BOXES, unfollowed=unfollowed), torch.Generator(), lambda *_: None)
+    assert network.followed == [False] + [unfollowed == 0.0] * (LENGTH - 1)
