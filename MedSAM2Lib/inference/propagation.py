@@ -108,6 +108,8 @@ class ObjectPass:
         before = index - direction
         if run is None or run.last != before:
             run = self._runs[direction] = _Run(before)
+            if target.is_prompted(before) and target.records[before].packed.empty:
+                run.absent = self._segmenter.options.stop_after  # a person's word weighs as much as several empty slices
             while run.absent < self._segmenter.options.stop_after and self._was_empty(target, run.absent, before, direction):
                 run.absent += 1
         return run

@@ -47,7 +47,7 @@ NANO_PLAN = TrainingPlan(
     lengths=(1, 2, 4, 6, 8),
     small_image_steps=4_400,
     learning_rate=2e-3,
-    prompts=PromptMix(box=0.7, click=0.15, correction=0.3, most_clicks=2, unfollowed=0.15),
+    prompts=PromptMix(box=0.7, click=0.15, correction=0.5, most_clicks=2, unfollowed=0.15),
     seed=1,
 )
 

@@ -137,8 +137,12 @@ def _track(
 
 
 def _corrected_slices(length: int, mix: PromptMix, generator: torch.Generator) -> list[int]:
+    """Half of the time the last slice is among them: there a pass has gone astray most, or beyond the object's end."""
     count = int(torch.randint(1, mix.most_corrected + 1, (1,), generator=generator))
-    return torch.randperm(length, generator=generator)[:count].tolist()
+    order = torch.randperm(length, generator=generator).tolist()
+    if torch.rand(1, generator=generator) < 0.5:
+        order.sort(key=lambda index: index != length - 1)
+    return order[:count]
 
 
 def _encode(network: SAM2, pixels: Tensor, length: int, checkpoints: bool) -> list[ImageFeatures]:

@@ -249,6 +249,20 @@ def test_an_object_is_not_followed_from_where_it_is_not(an_obedient_model: Loade
     assert all(ways[index] == 1 for index in range(12, 24) if index != 17)
 
 
+def test_an_object_ends_where_a_person_emptied_a_slice(an_obedient_model: LoadedModel, a_volume: Volume) -> None:
+    session = opened(an_obedient_model, a_volume, replace(PLAIN, stop_after=3))
+    session.add_prompt("ball", BOX)
+    list(session.propagate())
+    assert session.mask("ball")[15:19].any((1, 2)).all()
+    session.add_prompt("ball", beside(15, (47, 24)))
+    list(session.propagate())
+    assert not session.mask("ball")[15:].any()
+    assert session.mask("ball")[14].any()
+    session.add_prompt("ball", Points(18, (24.0,), (24.0,), (True,)))  # unless it says that the object comes back
+    list(session.propagate())
+    assert session.mask("ball")[16:19].any((1, 2)).all()
+
+
 # ── what a prompt says beside its mask ────────────────────────────────────────────────────────────────────────────────
 
 

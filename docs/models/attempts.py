@@ -1,0 +1,34 @@
+"""Draws `attempts.csv`, the learning curves of all attempts at nano: python docs/models/attempts.py"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    curves: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with (HERE / "attempts.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            curves[row["attempt"]].append(row)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for number, (attempt, rows) in enumerate(sorted(curves.items())):
+        for one, measure in zip(axes, ("prompted_dice", "tracked_dice"), strict=True):
+            points = [(int(row["slices"]) / 1000, float(row[measure])) for row in rows if row[measure]]
+            if points:
+                one.plot(*zip(*points, strict=True), color=f"C{number}", marker=".", label=attempt)
+    for one, title in zip(axes, ("slice with the box", "slices tracked from it"), strict=True):
+        one.set(xlabel="slices trained on, thousands", title=title, ylim=(0.2, 0.8))
+    axes[0].set_ylabel("Dice on held-out clips")
+    axes[0].legend(loc="lower right", fontsize="small")
+    figure.savefig(HERE.parent / "images" / "nano_attempts.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
