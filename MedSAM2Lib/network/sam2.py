@@ -93,7 +93,7 @@ class SAM2(nn.Module):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
         decoder = self.sam_mask_decoder
-        stride4, stride8, stride16 = self.image_encoder(images, decoder.conv_s0, decoder.conv_s1)
+        stride4, stride8, stride16 = self.image_encoder(self._to_encoder(images), decoder.conv_s0, decoder.conv_s1)
         return ImageFeatures(stride16, stride8, stride4)
 
     def without_memory(self, stride16: Tensor) -> Tensor:
@@ -140,13 +140,13 @@ class SAM2(nn.Module):
         multimask: bool,
         doubt: float = 0.0,
     ) -> MaskPrediction:
+        conditioned, stride8, stride4 = map(self._to_decoder, (conditioned, features.stride8, features.stride4))
         batch = conditioned.shape[0]
         if points is None:
             points = PointTensors(
                 conditioned.new_zeros(batch, 1, 2), torch.full((batch, 1), PointLabel.PADDING, device=conditioned.device)
             )
         prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
-        stride8, stride4 = features.stride8, features.stride4
         if prompt.fine is not None:
             stride8, stride4 = stride8 + prompt.fine[0], stride4 + prompt.fine[1]
         grid = self.sam_prompt_encoder.grid_encoding()
@@ -228,6 +228,13 @@ class SAM2(nn.Module):
             return tokens, torch.zeros_like(tokens)
         position = self.obj_ptr_tpos_proj(sine_encoding_1d(distances / furthest, self.config.hidden_dim))  # (P, D)
         return tokens, position.repeat_interleave(per_pointer, dim=0).expand(len(tokens), -1, -1)
+
+    def _to_encoder(self, images: Tensor) -> Tensor:
+        return images.to(self.image_encoder.trunk.pos_embed.dtype)
+
+    def _to_decoder(self, features: Tensor) -> Tensor:
+        """In inference the mask decoder computes in float32 always."""
+        return features if self.training else features.float()
 
     def _sine(self, channels: int, side: int) -> Tensor:
         key = (channels, self.device)
