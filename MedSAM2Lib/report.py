@@ -102,6 +102,7 @@ def made_with(model: LoadedModel | LoadedSAM, slices_encoded: int, timings: Mapp
     device = model.network.device
     return {
         "model": {"name": model.name, "network": _network_name(model), "file": model.path.name, "sha256": model.sha256},
+        "precision": model.precision,
         "device": {"name": str(device), "processor": _processor(device), "threads": torch.get_num_threads()},
         "versions": versions(),
         "slices_encoded": slices_encoded,

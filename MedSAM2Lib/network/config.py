@@ -6,10 +6,16 @@ Figures of SAM 2 and SAM 2.1: Ravi et al., arXiv 2408.00714, and the public conf
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["NETWORKS", "SAM_NETWORKS", "NetworkConfig", "SAMConfig", "TrunkConfig", "network_config"]
+__all__ = [
+    "NETWORKS", "PRECISIONS", "SAM_NETWORKS", "NetworkConfig", "Precision", "SAMConfig", "TrunkConfig", "network_config",
+]  # fmt: skip
+
+Precision = Literal["float32", "bfloat16"]  # exact, or faster (`network.precision`)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)

@@ -46,15 +46,20 @@ class ConvolutionalSAM2(SAM2):
     def _add_mask_decoder(self, config: NetworkConfig) -> None:
         self.sam_mask_decoder = PromptedUNet(config.hidden_dim)
 
+    @property
+    def costly_parts(self) -> tuple[nn.Module, ...]:
+        return *super().costly_parts, self.sam_mask_decoder
+
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        unread = images[:, :0]
-        return ImageFeatures(self.image_encoder(images), unread, unread, images)
+        pixels, unread = self._to_encoder(images), images[:, :0]
+        return ImageFeatures(self.image_encoder(pixels), unread, unread, pixels)
 
     def _decode(
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool
     ) -> DecodedMasks:
-        decoded: DecodedMasks = self.sam_mask_decoder(features.pixels, conditioned, points.coordinates, points.labels, mask)
-        return decoded
+        pixels = features.pixels
+        decoded = self.sam_mask_decoder(pixels, conditioned.to(pixels.dtype), points.coordinates, points.labels, mask)
+        return DecodedMasks(*map(self._full_precision, decoded))
 
     def _mask_prompt(self, mask: Tensor) -> Tensor:
         return (2 * mask.float() - 1) * MASK_PROMPT_LOGIT

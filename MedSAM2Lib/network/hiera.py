@@ -7,13 +7,15 @@ Ryali et al., arXiv 2306.00989, as SAM 2 uses it (Ravi et al., arXiv 2408.00714,
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
-from MedSAM2Lib.network.layers import MLP, attend, from_windows, to_windows
+from MedSAM2Lib.network.layers import MLP, attend, from_windows, in_parts, to_windows
+from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["Hiera"]
 
@@ -39,8 +41,8 @@ class MultiScaleAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.pool_queries = pool_queries
-        self.qkv = nn.Linear(dim_in, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
+        self.qkv = Linear(dim_in, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor, padding: int = 0) -> Tensor:
         """(B, h, w, dim_in) to (B, h', w', dim_out).
@@ -83,16 +85,17 @@ class MultiScaleBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim_in, eps=_LAYER_NORM_EPS)
         self.attn = MultiScaleAttention(dim_in, dim_out, heads, pool_queries=pools)
         self.norm2 = nn.LayerNorm(dim_out, eps=_LAYER_NORM_EPS)
-        self.mlp = MLP(dim_out, 4 * dim_out, dim_out, activation=nn.GELU)
+        self.mlp = MLP(dim_out, 4 * dim_out, dim_out, activation="gelu")
         if dim_in != dim_out:
-            self.proj = nn.Linear(dim_in, dim_out)
+            self.proj = Linear(dim_in, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim_in) to (B, H, W, dim_out), or (B, H / 2, W / 2, dim_out) where it pools."""
         normed = self.norm1(x)
         shortcut = _pool(self.proj(normed)) if self.pools else x
         x = shortcut + self._attend(normed)
-        out: Tensor = x + self.mlp(self.norm2(x))
+        by_row = self.norm2(x).flatten(0, 1)  # (B * H, W, dim_out)
+        out: Tensor = x + in_parts(self.mlp, by_row, 4 * x.shape[-1]).reshape(x.shape)
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -110,7 +113,8 @@ class MultiScaleBlock(nn.Module):
 
     def _attend_in_windows(self, x: Tensor, height: int, width: int) -> Tensor:
         """Windows of height x width tokens that fill x; the rest of a whole window is padding."""
-        attended = self.attn(to_windows(x, height, width), padding=self.window**2 - height * width)
+        attend_inside = partial(self.attn, padding=self.window**2 - height * width)
+        attended = in_parts(attend_inside, to_windows(x, height, width), self.attn.qkv.out_features)
         shrink = 2 if self.pools else 1
         return from_windows(attended, x.shape[1] // shrink, x.shape[2] // shrink)
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
 from MedSAM2Lib.network.hiera import Hiera
+from MedSAM2Lib.network.linear import linear
 
 __all__ = ["ImageEncoder"]
 
@@ -28,8 +29,9 @@ class LateralConv(nn.Module):
         assert bias is not None
         if then is not None:
             second = then.weight.flatten(1)
-            weight, bias = second @ weight, F.linear(bias, second, then.bias)
-        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+            weight = (second @ weight.to(second.dtype)).to(x.dtype)
+            bias = F.linear(bias.to(second.dtype), second, then.bias).to(x.dtype)
+        return linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 class FpnNeck(nn.Module):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from MedSAM2Lib.network.attention import RotaryAttention
+from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["MemoryAttention"]
 
@@ -17,17 +17,17 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = RotaryAttention(dim)
         self.cross_attn_image = RotaryAttention(dim, key_value_dim=memory_dim)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.linear1 = Linear(dim, feedforward_dim)
+        self.linear2 = Linear(feedforward_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int) -> Tensor:
+    def forward(self, x: Tensor, memory_key: Tensor, memory: Tensor, pointer_tokens: int) -> Tensor:
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, normed)
-        x = x + self.cross_attn_image(self.norm2(x), memory + memory_pos, memory, unrotated_keys=pointer_tokens)
-        out: Tensor = x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, unrotated_keys=pointer_tokens)
+        out: Tensor = x + self.linear2(self.linear1(self.norm3(x), "relu"))
         return out
 
 
@@ -45,8 +45,9 @@ class MemoryAttention(nn.Module):
         memory_pos      same shape: where and when each token is from
         """
         height, width = features.shape[-2:]
-        x = (features + _POSITION_WEIGHT * position).flatten(2).transpose(1, 2)  # (B, hw, C)
+        x = (features + (_POSITION_WEIGHT * position).to(features.dtype)).flatten(2).transpose(1, 2)  # (B, hw, C)
+        memory_key = memory + memory_pos
         for layer in self.layers:
-            x = layer(x, memory, memory_pos, pointer_tokens)
+            x = layer(x, memory_key, memory, pointer_tokens)
         normed: Tensor = self.norm(x)
         return normed.transpose(1, 2).reshape(*features.shape[:2], height, width)

@@ -54,7 +54,7 @@ class PromptedUNet(nn.Module):
         side = image.shape[-1]
         maps = (image, _mask_map(mask, image), _box_map(points, labels, side), _click_maps(points, labels, side))
         # Two by two pixels to one cell of stride 2: convolutions at full resolution would cost more than all others.
-        x = self.stem(F.pixel_unshuffle(torch.cat(maps, dim=1), 2))
+        x = self.stem(F.pixel_unshuffle(torch.cat([one.to(image.dtype) for one in maps], dim=1), 2))
         skipped = []
         for level, down in enumerate(self.down, start=1):
             skipped.append(x)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.image_encoder import ImageEncoder
 from MedSAM2Lib.network.layers import MLP
+from MedSAM2Lib.network.linear import Linear
 from MedSAM2Lib.network.mask_decoder import DecodedMasks, MaskDecoder
 from MedSAM2Lib.network.memory_attention import MemoryAttention
 from MedSAM2Lib.network.memory_encoder import MemoryEncoder
@@ -79,7 +80,7 @@ class SAM2(nn.Module):
         self._add_mask_decoder(config)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:
-            self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
+            self.obj_ptr_tpos_proj = Linear(dim, memory_dim)
         self._sine_cache: dict[tuple[int, torch.device], Tensor] = {}
 
     def _add_image_encoder(self, config: NetworkConfig) -> None:
@@ -92,6 +93,11 @@ class SAM2(nn.Module):
         self.sam_mask_decoder: nn.Module = MaskDecoder(config.hidden_dim, config.feedforward_dim)
 
     @property
+    def costly_parts(self) -> tuple[nn.Module, ...]:
+        """Where nearly all of the work is."""
+        return self.image_encoder, self.memory_attention, self.memory_encoder
+
+    @property
     def device(self) -> torch.device:
         return self.no_mem_embed.device
 
@@ -100,7 +106,7 @@ class SAM2(nn.Module):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
         decoder = self.sam_mask_decoder
-        stride4, stride8, stride16 = self.image_encoder(images, decoder.conv_s0, decoder.conv_s1)
+        stride4, stride8, stride16 = self.image_encoder(self._to_encoder(images), decoder.conv_s0, decoder.conv_s1)
         return ImageFeatures(stride16, stride8, stride4, images[:, :0])
 
     def without_memory(self, stride16: Tensor) -> Tensor:
@@ -156,11 +162,10 @@ class SAM2(nn.Module):
         mask: Tensor | None,
         multimask: bool,
     ) -> DecodedMasks:
+        conditioned, stride8, stride4 = map(self._full_precision, (conditioned, features.stride8, features.stride4))
         prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
         grid = self.sam_prompt_encoder.grid_encoding()
-        decoded: DecodedMasks = self.sam_mask_decoder(
-            conditioned, grid, prompt.sparse, prompt.dense, features.stride8, features.stride4, multimask
-        )
+        decoded: DecodedMasks = self.sam_mask_decoder(conditioned, grid, prompt.sparse, prompt.dense, stride8, stride4, multimask)
         return decoded
 
     def _pointer(self, token: Tensor, present: Tensor) -> Tensor:
@@ -176,9 +181,7 @@ class SAM2(nn.Module):
         full_logits = (2 * mask.float() - 1) * MASK_PROMPT_LOGIT
         logits = F.interpolate(full_logits, size=size, mode="bilinear", align_corners=False, antialias=True)
         # The raw features, without `no_mem_embed`: the semantics the published weights were trained with.
-        decoded = self._decode(
-            features.stride16, features, _padding(features.stride16), self._mask_prompt(mask), multimask=False
-        )
+        decoded = self._decode(features.stride16, features, _padding(features.stride16), self._mask_prompt(mask), multimask=False)
         pointer = self._pointer(decoded.tokens[:, 0], decoded.object_score > 0)
         present = mask.flatten(1).any(-1)
         certain = torch.ones_like(decoded.iou)
@@ -234,6 +237,13 @@ class SAM2(nn.Module):
             return tokens, torch.zeros_like(tokens)
         position = self.obj_ptr_tpos_proj(sine_encoding_1d(distances / furthest, self.config.hidden_dim))  # (P, D)
         return tokens, position.repeat_interleave(per_pointer, dim=0).expand(len(tokens), -1, -1)
+
+    def _to_encoder(self, images: Tensor) -> Tensor:
+        return images.to(next(self.image_encoder.parameters()).dtype)
+
+    def _full_precision(self, features: Tensor) -> Tensor:
+        """In inference masks are answered in float32, whatever they were made in."""
+        return features if self.training else features.float()
 
     def _sine(self, channels: int, side: int) -> Tensor:
         key = (channels, self.device)

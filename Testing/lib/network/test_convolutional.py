@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, NetworkConfig
 from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
+from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
 
@@ -81,6 +84,20 @@ def test_memories_change_the_answer() -> None:
     memory = NETWORK.encode_memory(features.stride16, MASK, torch.ones(1), prompted=True).flatten(2).transpose(1, 2)
     conditioned = NETWORK.with_memory(features.stride16, memory, NETWORK.map_position(0)[None], 0)
     assert not torch.equal(NETWORK.predict(conditioned, features).logits, answer().logits)
+
+
+def test_in_bfloat16_it_says_about_the_same() -> None:
+    exact = answer(BOX)
+    fast = set_precision(copy.deepcopy(NETWORK), "bfloat16")
+    features = fast.encode_image(torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)))
+    rough = fast.predict(fast.without_memory(features.stride16), features, BOX)
+    assert rough.logits.dtype == torch.float32
+    assert not torch.equal(rough.logits, exact.logits)
+    assert dice(rough.logits > 0, exact.logits > 0) > 0.97
+
+
+def dice(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 def test_all_that_one_clip_uses_learns() -> None:
