@@ -256,4 +256,4 @@ class SAM2(nn.Module):
 def _padding(conditioned: Tensor) -> PointTensors:
     """In place of the points on a slice that has none."""
     batch, device = len(conditioned), conditioned.device
-    return PointTensors(conditioned.new_zeros(batch, 1, 2), torch.full((batch, 1), PointLabel.PADDING, device=device))
+    return PointTensors(torch.zeros(batch, 1, 2, device=device), torch.full((batch, 1), PointLabel.PADDING, device=device))

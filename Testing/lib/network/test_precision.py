@@ -43,7 +43,7 @@ def test_a_network_tells_its_precision(exact: SAM2, fast: SAM2) -> None:
 @torch.no_grad()
 def test_features_are_alike_in_half_the_room(exact: SAM2, fast: SAM2) -> None:
     one_slice = random_slices(1, SMALL)
-    for level, expected in zip(fast.encode_image(one_slice), exact.encode_image(one_slice), strict=True):
+    for level, expected in zip(fast.encode_image(one_slice)[:3], exact.encode_image(one_slice)[:3], strict=True):
         assert level.nbytes * 2 == expected.nbytes
         assert error(level, expected) < 0.02
 
