@@ -131,6 +131,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/vit.py
   MedSAM2Lib/packed_mask.py
   MedSAM2Lib/phantom.py
+  MedSAM2Lib/pieces.py
   MedSAM2Lib/postprocess.py
   MedSAM2Lib/preview.py
   MedSAM2Lib/prompt_files.py

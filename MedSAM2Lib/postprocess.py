@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from MedSAM2Lib.masks import bounding_box
-from MedSAM2Lib.simpleitk import import_simpleitk
+from MedSAM2Lib.pieces import Pieces, connected_pieces
 
-__all__ = ["connected_pieces", "fill_holes", "largest_component", "pieces_touching"]
+__all__ = ["fill_holes", "largest_component", "pieces_touching"]
 
 
 def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
@@ -31,8 +29,9 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     kept = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is not None:
-        components, sizes = connected_pieces(mask[box])
-        kept[box] = components == 1 + int(np.argmax(sizes[1:]))
+        kept[box] = mask[box]
+        pieces = Pieces(kept[box])
+        pieces.keep(np.arange(len(pieces.sizes)) == 1 + int(np.argmax(pieces.sizes[1:])))
     return kept
 
 
@@ -44,14 +43,3 @@ def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -
     touching[0] = False
     kept: npt.NDArray[np.bool_] = touching[components]
     return kept
-
-
-def connected_pieces(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
-    """Labels 1.. of the pieces of a mask that touch by face, edge or corner, in array order, and their sizes.
-
-    sizes[0] is the number of voxels outside.
-    """
-    sitk = import_simpleitk()
-    image = sitk.GetImageFromArray(mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8))
-    components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-    return components, np.bincount(components.ravel())

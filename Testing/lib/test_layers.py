@@ -38,6 +38,7 @@ LAYERS = {
     "slice_stack": 1,
     "slice_plane": 1,
     "world_prompts": 1,
+    "pieces": 1,
     "postprocess": 1,
     "phantom": 1,
     "drawing": 1,
