@@ -17,10 +17,17 @@ def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.boo
     As in SAM 2, the area alone decides: a small piece of background in a corner of the picture is filled too.
     Returns a new array.
     """
-    components, sizes = connected_pieces(~mask)
+    filled = mask.copy()
+    box = bounding_box(mask)
+    if box is None:
+        return filled
+    # Beyond the mask there is only background. So much of it comes along that, cut off, it still is too large to be filled.
+    margin = max_area // min(part.stop - part.start for part in box) + 1
+    part = tuple(slice(max(one.start - margin, 0), one.stop + margin) for one in box)
+    components, sizes = connected_pieces(~mask[part])
     small = sizes <= max_area
     small[0] = False
-    filled: npt.NDArray[np.bool_] = mask | small[components]
+    filled[part] |= small[components]
     return filled
 
 
@@ -37,9 +44,13 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """(rows, columns) bool: the 8-connected pieces of a mask that share a pixel with another mask. Returns a new array."""
-    components, sizes = connected_pieces(mask)
+    kept = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return kept
+    components, sizes = connected_pieces(mask[box])
     touching = np.zeros(len(sizes), dtype=bool)
-    touching[np.unique(components[mask & other])] = True
+    touching[components[other[box]]] = True
     touching[0] = False
-    kept: npt.NDArray[np.bool_] = touching[components]
+    kept[box] = touching[components]
     return kept

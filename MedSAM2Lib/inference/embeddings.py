@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ __all__ = ["FORWARD", "Embeddings"]
 
 FORWARD = 1  # towards higher slice indices; also how a prompted slice is seen that no pass has reached yet
 _Key = tuple[int, View, int]  # slice index, view, direction
+_PLANES_KEPT = 16  # of a network that sees neighbours: three for each direction of some objects, each in its own view
 
 
 class Embeddings:
@@ -44,11 +46,13 @@ class Embeddings:
         ordered: bool = True,
     ) -> None:
         self._network = network
-        self._read_slice = read_slice
         self._slice_count = slice_count
         self._byte_budget = byte_budget
         self.batch = batch
         self._sees_neighbours = ordered and network.config.neighbour_channels
+        # A slice is drawn once, and not again as the neighbour of those beside it.
+        draw = partial(_drawn, read_slice, network.config.image_size)
+        self._plane = lru_cache(_PLANES_KEPT if self._sees_neighbours else 0)(draw)
         self._kept: OrderedDict[_Key, ImageFeatures] = OrderedDict()
         self._kept_bytes = 0
         self._in_main_memory = False  # though the network is elsewhere
@@ -118,8 +122,12 @@ class Embeddings:
         if self._sees_neighbours:
             around = (index - direction, index, index + direction)
             shown = [other if 0 <= other < self._slice_count else index for other in around]
-        side = self._network.config.image_size
-        return torch.cat([slice_to_frame(self._read_slice(other), view, side) for other in shown])
+        return torch.cat([self._plane(other, view) for other in shown])
+
+
+def _drawn(read_slice: Callable[[int], npt.NDArray[np.uint8]], side: int, index: int, view: View) -> Tensor:
+    """(1, S, S) of a slice, or (3, S, S) of a coloured image."""
+    return slice_to_frame(read_slice(index), view, side)
 
 
 def _moved(features: ImageFeatures, device: torch.device) -> ImageFeatures:
