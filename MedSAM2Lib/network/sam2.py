@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.image_encoder import ImageEncoder
 from MedSAM2Lib.network.layers import MLP
+from MedSAM2Lib.network.linear import Linear
 from MedSAM2Lib.network.mask_decoder import MaskDecoder
 from MedSAM2Lib.network.memory_attention import MemoryAttention
 from MedSAM2Lib.network.memory_encoder import MemoryEncoder
@@ -80,7 +81,7 @@ class SAM2(nn.Module):
         self.sam_mask_decoder = MaskDecoder(dim, config.feedforward_dim, config.single_mask)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:
-            self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
+            self.obj_ptr_tpos_proj = Linear(dim, memory_dim)
         self._sine_cache: dict[tuple[int, torch.device], Tensor] = {}
 
     @property
