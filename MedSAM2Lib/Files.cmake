@@ -13,11 +13,13 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/batch/summary.py
   MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
+  MedSAM2Lib/benchmark/box_to_mask.py
   MedSAM2Lib/benchmark/compare.py
   MedSAM2Lib/benchmark/corrections.py
   MedSAM2Lib/benchmark/memory.py
   MedSAM2Lib/benchmark/reference.py
   MedSAM2Lib/benchmark/report.py
+  MedSAM2Lib/benchmark/roofline.py
   MedSAM2Lib/benchmark/subject.py
   MedSAM2Lib/checkpoints/__init__.py
   MedSAM2Lib/checkpoints/archive.py
@@ -34,6 +36,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/batch_case.py
   MedSAM2Lib/cli/batch_run.py
   MedSAM2Lib/cli/benchmark.py
+  MedSAM2Lib/cli/benchmark_parts.py
   MedSAM2Lib/cli/console.py
   MedSAM2Lib/cli/demo.py
   MedSAM2Lib/cli/engine.py

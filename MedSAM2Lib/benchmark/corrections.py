@@ -108,6 +108,7 @@ def measure_local_correction(model: LoadedModel, slices: int = 200, apart: int =
     size = model.network.config.image_size
     session = Session(model, replace(PLAIN, agreement=0))
     session.set_volume(random_volume(size, slices))
+    middle, recomputed = slices // 2, 0
 
     def first_pass() -> None:
         session.add_prompt("object", object_boxes(size, 1)[0])
@@ -119,7 +120,6 @@ def measure_local_correction(model: LoadedModel, slices: int = 200, apart: int =
         recomputed = len(list(session.propagate()))
 
     first = _seconds(model, first_pass)
-    middle, recomputed = slices // 2, 0
     session.lock("object", [middle - apart // 2, middle + apart // 2])
     corrections = []
     for _ in range(_REPEATS):

@@ -7,8 +7,9 @@ the counter), and bytes that operations read and write when nothing stays in a c
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.linear import linear, uses_onednn
 from MedSAM2Lib.network.sam2 import SAM2
 
 __all__ = ["IMAGE_SIZES", "Machine", "Part", "Roofline", "Work", "count_work", "measure_roofline"]
@@ -102,10 +104,11 @@ def measure_roofline(network: SAM2) -> Roofline:
 def count_work(config: NetworkConfig) -> dict[str, Work]:
     """The work of each part on one slice of one object, with as many memories and pointers as a slice sees at most."""
     counted = {}
+    with torch.inference_mode():  # asked here: a tensor without content cannot tell
+        formulas = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if uses_onednn(torch.zeros(1)) else {}
     with FakeTensorMode(), torch.inference_mode():
         for name, step in _steps(build_network(config)).items():
-            step()
-            with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):
+            with FlopCounterMode(display=False, custom_mapping=formulas) as flops, sdpa_kernel(SDPBackend.MATH):
                 step()
             with _Traffic() as traffic:
                 step()
@@ -132,11 +135,16 @@ def _steps(network: SAM2) -> dict[str, Callable[[], object]]:
     }
 
 
+def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """Of shapes (..., C) and (C', C)."""
+    return 2 * math.prod(x) * weight[0]
+
+
 class _Traffic(TorchDispatchMode):
     """Sums up what operations read and write; views move nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.nbytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -149,7 +157,7 @@ class _Traffic(TorchDispatchMode):
 def _measure_machine(device: torch.device) -> Machine:
     def product(dtype: torch.dtype) -> float:
         one, other = (torch.rand(_MATRIX_SIDE, _MATRIX_SIDE, device=device).to(dtype) for _ in range(2))
-        return 2 * _MATRIX_SIDE**3 / 1e9 / _fastest(lambda: one @ other, device)
+        return 2 * _MATRIX_SIDE**3 / 1e9 / _fastest(lambda: linear(one, other), device)
 
     origin, goal = (torch.ones(_COPIED_FLOATS, device=device) for _ in range(2))
     moved = (origin.nbytes + goal.nbytes) / 1e9

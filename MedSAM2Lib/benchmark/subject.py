@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from MedSAM2Lib.evaluation.prompting import reference_box
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.layers import MLP, LayerNorm2d
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.phantom import make_phantom
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 
@@ -104,7 +106,10 @@ def abdominal_ct(size: int, slices: int) -> tuple[Volume, Box]:
     shape = (slices, size, size)
     array = _enlarged(coarse.array, shape)
     array += _NOISE_HU * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    spacing = [old * before / now for old, before, now in zip(coarse.geometry.spacing, coarse.array.shape[::-1], shape[::-1], strict=True)]
+    spacing = [
+        old * before / now
+        for old, before, now in zip(coarse.geometry.spacing, coarse.array.shape[::-1], shape[::-1], strict=True)
+    ]
     liver = _enlarged(truth, shape) > 0.5
     index = int(liver.sum((1, 2)).argmax())
     geometry = Geometry(shape, (spacing[0], spacing[1], spacing[2]))
