@@ -191,6 +191,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/worker/engine.py
   MedSAM2Lib/worker/events.py
   MedSAM2Lib/worker/failures.py
+  MedSAM2Lib/worker/idle.py
   MedSAM2Lib/worker/machine.py
   MedSAM2Lib/worker/methods.py
   MedSAM2Lib/worker/process.py

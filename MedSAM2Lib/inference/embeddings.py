@@ -7,7 +7,7 @@ direction makes no difference.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -73,6 +73,21 @@ class Embeddings:
         missing = [key for key in keys if key not in self._kept]
         if len(missing) > 1 and missing[0] == keys[0]:  # else full batches would be followed by small ones
             self._encode(missing)
+
+    def encode_next(self, wanted: Iterable[tuple[int, View, int]]) -> bool:
+        """Encodes the first that is missing of some (slice, view, direction), if there is room for it beside what is kept.
+
+        Returns whether it did.
+        """
+        for index, view, direction in wanted:
+            key = self._key(index, view, direction)
+            if key not in self._kept:
+                one = self._kept_bytes / max(len(self._kept), 1)
+                if self._kept_bytes + one > self._byte_budget:
+                    return False
+                self._encode([key])
+                return True
+        return False
 
     @property
     def in_main_memory(self) -> bool:
