@@ -14,6 +14,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
   MedSAM2Lib/benchmark/box_to_mask.py
+  MedSAM2Lib/benchmark/clock.py
   MedSAM2Lib/benchmark/compare.py
   MedSAM2Lib/benchmark/corrections.py
   MedSAM2Lib/benchmark/memory.py

@@ -13,7 +13,7 @@ from MedSAM2Lib.simpleitk import import_simpleitk
 
 __all__ = ["Pieces", "connected_pieces"]
 
-_SLAB_VOXELS = 2**23  # labelled at once, for some 100 MB
+_SLAB_VOXELS = 2**22  # labelled at once, for some 50 MB
 
 _Mask = npt.NDArray[np.bool_]
 _Labels = npt.NDArray[Any]  # whole numbers from 0

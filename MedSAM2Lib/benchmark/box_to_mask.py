@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from MedSAM2Lib.benchmark.clock import now
 from MedSAM2Lib.benchmark.subject import abdominal_ct
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.inference.session import Session
@@ -44,20 +44,21 @@ class BoxToMask:
 
 def measure_box_to_mask(model: LoadedModel, size: int = 512, slices: int = 200) -> BoxToMask:
     """The liver of a synthetic CT of size x size x slices, with the options that a session has by itself."""
+    device = model.network.device
     volume, box = abdominal_ct(size, slices)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ct.nii.gz"
         import_simpleitk().WriteImage(image_from_array(volume.array, volume.geometry), str(path), True)
         session = Session(model)
-        times = [time.perf_counter()]
+        times = [now(device)]
         opened = read_volume(path)
-        times.append(time.perf_counter())
+        times.append(now(device))
     session.set_volume(opened)
     session.add_prompt("liver", box)
-    times.append(time.perf_counter())
+    times.append(now(device))
     others = len(list(session.propagate()))
-    times.append(time.perf_counter())
+    times.append(now(device))
     session.mask("liver")
-    times.append(time.perf_counter())
+    times.append(now(device))
     reading, first_mask, passes, assembly = (after - before for before, after in pairwise(times))
     return BoxToMask((slices, size, size), 1 + others, reading, first_mask, passes, assembly)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
 
+from MedSAM2Lib.benchmark.clock import seconds
 from MedSAM2Lib.benchmark.compare import PLAIN, Plan
 from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
@@ -69,11 +68,11 @@ def measure_corrections(model: LoadedModel, plan: Plan) -> Corrections:
 
     whole, encode, corrections = [], [], []
     for _ in range(_REPEATS):
-        whole.append(_seconds(model, lambda: list(session.propagate(redo=True))))
+        whole.append(seconds(lambda: list(session.propagate(redo=True)), model.network.device))
         passes_held = 8 * session.history_bytes / (tracked * size * size)
-        encode.append(_seconds(model, lambda: model.network.encode_image(frame)))
+        encode.append(seconds(lambda: model.network.encode_image(frame), model.network.device))
         session.lock("object", locked)
-        corrections.append(_seconds(model, correct))
+        corrections.append(seconds(correct, model.network.device))
         for _ in range(3 if locked else 2):
             session.undo()
     return Corrections(tracked, recomputed, median(whole), median(encode), median(corrections), passes_held / _REPEATS)
@@ -119,19 +118,11 @@ def measure_local_correction(model: LoadedModel, slices: int = 200, apart: int =
         session.add_prompt("object", Points(middle, (size * 0.55,), (size * 0.5,), (True,)))
         recomputed = len(list(session.propagate()))
 
-    first = _seconds(model, first_pass)
+    first = seconds(first_pass, model.network.device)
     session.lock("object", [middle - apart // 2, middle + apart // 2])
     corrections = []
     for _ in range(_REPEATS):
-        corrections.append(_seconds(model, correct))
+        corrections.append(seconds(correct, model.network.device))
         session.undo()
         session.undo()
     return LocalCorrection(slices, apart, recomputed, first, median(corrections))
-
-
-def _seconds(model: LoadedModel, work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    if model.network.device.type == "cuda":
-        torch.cuda.synchronize(model.network.device)
-    return time.perf_counter() - begun

@@ -8,7 +8,6 @@ the counter), and bytes that operations read and write when nothing stays in a c
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from MedSAM2Lib.benchmark.clock import seconds
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.linear import linear, uses_onednn
@@ -95,7 +95,7 @@ def measure_roofline(network: SAM2) -> Roofline:
     parts = []
     for name, step in _steps(network).items():
         step()  # what is made once is made
-        measured = median(_seconds(step, network.device) for _ in range(_REPEATS))
+        measured = median(seconds(step, network.device) for _ in range(_REPEATS))
         work = growth[own][name]
         parts.append(Part(name, work, work.gflop / machine.gflops, work.mbytes / 1000 / machine.gbytes_per_s, measured))
     return Roofline(machine, tuple(parts), growth)
@@ -167,14 +167,4 @@ def _measure_machine(device: torch.device) -> Machine:
 def _fastest(work: Callable[[], object], device: torch.device) -> float:
     """Seconds, when nothing else disturbs."""
     work()
-    return min(_seconds(work, device) for _ in range(_REPEATS))
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    # On one thread of a CPU by its processor time: what other programs take of the machine does not count.
-    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    begun = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - begun
+    return min(seconds(work, device) for _ in range(_REPEATS))
