@@ -13,11 +13,14 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/batch/summary.py
   MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
+  MedSAM2Lib/benchmark/box_to_mask.py
+  MedSAM2Lib/benchmark/clock.py
   MedSAM2Lib/benchmark/compare.py
   MedSAM2Lib/benchmark/corrections.py
   MedSAM2Lib/benchmark/memory.py
   MedSAM2Lib/benchmark/reference.py
   MedSAM2Lib/benchmark/report.py
+  MedSAM2Lib/benchmark/roofline.py
   MedSAM2Lib/benchmark/subject.py
   MedSAM2Lib/checkpoints/__init__.py
   MedSAM2Lib/checkpoints/archive.py
@@ -34,6 +37,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/batch_case.py
   MedSAM2Lib/cli/batch_run.py
   MedSAM2Lib/cli/benchmark.py
+  MedSAM2Lib/cli/benchmark_parts.py
   MedSAM2Lib/cli/console.py
   MedSAM2Lib/cli/demo.py
   MedSAM2Lib/cli/engine.py
@@ -136,6 +140,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/vit.py
   MedSAM2Lib/packed_mask.py
   MedSAM2Lib/phantom.py
+  MedSAM2Lib/pieces.py
   MedSAM2Lib/postprocess.py
   MedSAM2Lib/preview.py
   MedSAM2Lib/prompt_files.py
@@ -191,6 +196,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/worker/engine.py
   MedSAM2Lib/worker/events.py
   MedSAM2Lib/worker/failures.py
+  MedSAM2Lib/worker/idle.py
   MedSAM2Lib/worker/machine.py
   MedSAM2Lib/worker/methods.py
   MedSAM2Lib/worker/process.py

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from MedSAM2Lib.masks import bounding_box
-from MedSAM2Lib.simpleitk import import_simpleitk
+from MedSAM2Lib.pieces import Pieces, connected_pieces
 
-__all__ = ["connected_pieces", "fill_holes", "largest_component", "pieces_touching"]
+__all__ = ["fill_holes", "largest_component", "pieces_touching"]
 
 
 def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
@@ -19,10 +17,17 @@ def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.boo
     As in SAM 2, the area alone decides: a small piece of background in a corner of the picture is filled too.
     Returns a new array.
     """
-    components, sizes = connected_pieces(~mask)
+    filled = mask.copy()
+    box = bounding_box(mask)
+    if box is None:
+        return filled
+    # Beyond the mask there is only background. So much of it comes along that, cut off, it still is too large to be filled.
+    margin = max_area // min(part.stop - part.start for part in box) + 1
+    part = tuple(slice(max(one.start - margin, 0), one.stop + margin) for one in box)
+    components, sizes = connected_pieces(~mask[part])
     small = sizes <= max_area
     small[0] = False
-    filled: npt.NDArray[np.bool_] = mask | small[components]
+    filled[part] |= small[components]
     return filled
 
 
@@ -31,27 +36,21 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     kept = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is not None:
-        components, sizes = connected_pieces(mask[box])
-        kept[box] = components == 1 + int(np.argmax(sizes[1:]))
+        kept[box] = mask[box]
+        pieces = Pieces(kept[box])
+        pieces.keep(np.arange(len(pieces.sizes)) == 1 + int(np.argmax(pieces.sizes[1:])))
     return kept
 
 
 def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """(rows, columns) bool: the 8-connected pieces of a mask that share a pixel with another mask. Returns a new array."""
-    components, sizes = connected_pieces(mask)
+    kept = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return kept
+    components, sizes = connected_pieces(mask[box])
     touching = np.zeros(len(sizes), dtype=bool)
-    touching[np.unique(components[mask & other])] = True
+    touching[components[other[box]]] = True
     touching[0] = False
-    kept: npt.NDArray[np.bool_] = touching[components]
+    kept[box] = touching[components]
     return kept
-
-
-def connected_pieces(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
-    """Labels 1.. of the pieces of a mask that touch by face, edge or corner, in array order, and their sizes.
-
-    sizes[0] is the number of voxels outside.
-    """
-    sitk = import_simpleitk()
-    image = sitk.GetImageFromArray(mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8))
-    components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-    return components, np.bincount(components.ravel())

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
 
+from MedSAM2Lib.benchmark.clock import seconds
 from MedSAM2Lib.benchmark.compare import PLAIN, Plan
 from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.prompts import Points
 
-__all__ = ["Corrections", "measure_corrections"]
+__all__ = ["Corrections", "LocalCorrection", "measure_corrections", "measure_local_correction"]
 
 _REPEATS = 3
 _LEAST_APART = 2  # slices from the correction to the locked ones: one at least is segmented again
@@ -69,19 +68,61 @@ def measure_corrections(model: LoadedModel, plan: Plan) -> Corrections:
 
     whole, encode, corrections = [], [], []
     for _ in range(_REPEATS):
-        whole.append(_seconds(model, lambda: list(session.propagate(redo=True))))
+        whole.append(seconds(lambda: list(session.propagate(redo=True)), model.network.device))
         passes_held = 8 * session.history_bytes / (tracked * size * size)
-        encode.append(_seconds(model, lambda: model.network.encode_image(frame)))
+        encode.append(seconds(lambda: model.network.encode_image(frame), model.network.device))
         session.lock("object", locked)
-        corrections.append(_seconds(model, correct))
+        corrections.append(seconds(correct, model.network.device))
         for _ in range(3 if locked else 2):
             session.undo()
     return Corrections(tracked, recomputed, median(whole), median(encode), median(corrections), passes_held / _REPEATS)
 
 
-def _seconds(model: LoadedModel, work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    if model.network.device.type == "cuda":
-        torch.cuda.synchronize(model.network.device)
-    return time.perf_counter() - begun
+@dataclass(frozen=True)
+class LocalCorrection:
+    """Seconds.
+
+    slices      of the volume
+    apart       slices from one lock to the other
+    recomputed  slices that are segmented again after a click halfway between them
+    first_pass  the box and the pass through the whole volume, from which the image features of all slices are there
+    measured    the click, and what is segmented again
+    """
+
+    slices: int
+    apart: int
+    recomputed: int
+    first_pass: float
+    measured: float
+
+    @property
+    def share(self) -> float:
+        return self.measured / self.first_pass
+
+
+@torch.inference_mode()
+def measure_local_correction(model: LoadedModel, slices: int = 200, apart: int = 20) -> LocalCorrection:
+    """A click between two locked slices of a long volume; all slices between them are segmented again, though after most
+    corrections old and new masks agree sooner."""
+    size = model.network.config.image_size
+    session = Session(model, replace(PLAIN, agreement=0))
+    session.set_volume(random_volume(size, slices))
+    middle, recomputed = slices // 2, 0
+
+    def first_pass() -> None:
+        session.add_prompt("object", object_boxes(size, 1)[0])
+        list(session.propagate())
+
+    def correct() -> None:
+        nonlocal recomputed
+        session.add_prompt("object", Points(middle, (size * 0.55,), (size * 0.5,), (True,)))
+        recomputed = len(list(session.propagate()))
+
+    first = seconds(first_pass, model.network.device)
+    session.lock("object", [middle - apart // 2, middle + apart // 2])
+    corrections = []
+    for _ in range(_REPEATS):
+        corrections.append(seconds(correct, model.network.device))
+        session.undo()
+        session.undo()
+    return LocalCorrection(slices, apart, recomputed, first, median(corrections))

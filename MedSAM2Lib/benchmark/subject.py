@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from MedSAM2Lib.evaluation.prompting import reference_box
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NetworkConfig
@@ -21,15 +22,17 @@ from MedSAM2Lib.network.layers import MLP, LayerNorm2d
 from MedSAM2Lib.network.mask_decoder import MaskDecoder
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.phantom import make_phantom
 from MedSAM2Lib.prompts import Box
 from MedSAM2Lib.volume import Volume
 
-__all__ = ["last_layer", "object_boxes", "random_network", "random_volume"]
+__all__ = ["abdominal_ct", "last_layer", "object_boxes", "random_network", "random_volume"]
 
 _OBJECT_SCORE = 6.0  # added to the object score, so that objects are found
 _LOGIT_SCALE = 4.0  # of the hypernetworks' last layers: mask logits then spread over about +-10
 _BLOB = 1 / 16  # of a slice's side: size of the volume's blobs
 _NOISE = 20.0  # standard deviation, of 1000 from black to white
+_NOISE_HU = 12.0  # of a CT, standard deviation
 
 
 def random_network(config: NetworkConfig, seed: int = 0) -> SAM2:
@@ -99,6 +102,30 @@ def random_volume(size: int, slices: int, seed: int = 0) -> Volume:
         noisy = 500 + 200 * smooth / smooth.std() + _NOISE * generator.standard_normal((size, size))
         array[k] = noisy.clip(0, 1000).astype(np.int16)
     return Volume(array, Geometry(array.shape, (0.7, 0.7, 1.5)), source="random volume")
+
+
+def abdominal_ct(size: int, slices: int) -> tuple[Volume, Box]:
+    """(slices, size, size) int16 HU: the phantom's abdomen as finely sampled as a scan, with its noise; and a box around the
+    liver on the slice where it is largest."""
+    phantom = make_phantom()
+    coarse, truth = phantom.volume, phantom.structures["liver"]
+    shape = (slices, size, size)
+    array = _enlarged(coarse.array, shape)
+    array += _NOISE_HU * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    spacing = [
+        old * before / now
+        for old, before, now in zip(coarse.geometry.spacing, coarse.array.shape[::-1], shape[::-1], strict=True)
+    ]
+    liver = _enlarged(truth, shape) > 0.5
+    index = int(liver.sum((1, 2)).argmax())
+    geometry = Geometry(shape, (spacing[0], spacing[1], spacing[2]))
+    volume = Volume(array.round_().to(torch.int16).numpy(), geometry, "CT", "synthetic abdomen")
+    return volume, reference_box(liver[index].numpy(), index)
+
+
+def _enlarged(array: npt.NDArray[np.generic], shape: tuple[int, int, int]) -> Tensor:
+    """A (k, j, i) array at another size, float32, linearly interpolated."""
+    return F.interpolate(torch.from_numpy(array.astype(np.float32))[None, None], size=shape, mode="trilinear")[0, 0]
 
 
 def object_boxes(size: int, count: int) -> list[Box]:

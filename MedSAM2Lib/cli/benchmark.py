@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedSAM2Lib.cli.engine import DEVICES, THREADS_HELP
 from MedSAM2Lib.network.config import NETWORKS
@@ -28,6 +29,8 @@ faster. The reference is Meta's package, which only this command and the tests u
 examples:
   medsam2 benchmark                            two to three minutes on two processor cores
   medsam2 benchmark --memory --threads 2       also the peak memory of a 512 x 512 x 300 volume: some ten minutes more
+  medsam2 benchmark --model nano --ct --locks --no-comparison
+  medsam2 benchmark --roofline --no-comparison
 """
 
 
@@ -54,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-reference", action="store_true", help="this library alone")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of a large volume, in a process of its own")
     parser.add_argument("--memory-slices", type=int, default=300, metavar="N", help="slices of that volume; default 300")
+    parser.add_argument("--ct", action="store_true", help="also from one box to the mask of a 512 x 512 x 200 CT, file to mask")
+    parser.add_argument("--locks", action="store_true", help="also a correction in 200 slices between locked ones 20 apart")
+    parser.add_argument("--roofline", action="store_true", help="also the work of a slice beside what this machine can do")
+    parser.add_argument("--no-comparison", action="store_true", help="only what other options ask for")
     parser.add_argument("--json", metavar="FILE", type=Path, help="the same figures as JSON")
 
 
@@ -65,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from MedSAM2Lib.benchmark.corrections import measure_corrections
     from MedSAM2Lib.benchmark.memory import measure_peak_memory
     from MedSAM2Lib.benchmark.report import network_name, prepare, write_report
+    from MedSAM2Lib.cli.benchmark_parts import measure_parts
     from MedSAM2Lib.cli.console import tell
 
     # 1. What is asked for
@@ -74,24 +82,31 @@ def run(args: argparse.Namespace) -> int:
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
     with_reference = reference_is_installed() and not args.no_reference and model.network.config.trunk is not None
     # 2. Measure
-    comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
-    _print_comparison(model, comparison, torch.get_num_threads())
-    if not with_reference:
-        print(_why_no_reference(model, asked_for=not args.no_reference))
-    tell("measuring: a correction, and what can be undone")
-    corrections = measure_corrections(model, plan)
-    _print_corrections(corrections)
-    memory = None
+    figures: dict[str, Any] = {}
+    status = 0
+    if not args.no_comparison:
+        comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
+        _print_comparison(model, comparison, torch.get_num_threads())
+        if not with_reference:
+            print(_why_no_reference(model, asked_for=not args.no_reference))
+        tell("measuring: a correction, and what can be undone")
+        corrections = measure_corrections(model, plan)
+        _print_corrections(corrections)
+        figures["comparison"] = asdict(comparison)
+        figures["corrections"] = {**asdict(corrections), "predicted": corrections.predicted}
+        status = 0 if comparison.each_slice_encoded_once else 1
+    figures |= measure_parts(model, ct=args.ct, locks=args.locks, roofline=args.roofline)
     if args.memory:
         tell(f"measuring: peak memory of {args.memory_slices} slices, which takes some minutes")
         size = model.network.config.image_size
         memory = measure_peak_memory(network_name(model), size, args.memory_slices, torch.get_num_threads())
         _print_memory(memory)
+        figures["peak_memory"] = None if memory is None else asdict(memory)
     # 3. Keep
     if args.json is not None:
-        write_report(args.json, model, comparison, corrections, memory)
+        write_report(args.json, model, figures)
         print(f"wrote {args.json}")
-    return 0 if comparison.each_slice_encoded_once else 1
+    return status
 
 
 def _print_comparison(model: LoadedModel, comparison: Comparison, threads: int) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from MedSAM2Lib.inference.objects import SegmentedObject
 from MedSAM2Lib.masks import bounding_box
-from MedSAM2Lib.postprocess import connected_pieces
+from MedSAM2Lib.pieces import Pieces
 
 __all__ = ["assembled"]
 
@@ -26,33 +26,33 @@ def assembled(target: SegmentedObject, slice_count: int, slice_shape: tuple[int,
     for index, record in target.records.items():
         if not record.packed.empty:
             stack[index] = record.mask
-    return _anchored(stack, target) if keep_largest else stack
+    if keep_largest:
+        _keep_anchored(stack, target)
+    return stack
 
 
-def _anchored(stack: _Mask, target: SegmentedObject) -> _Mask:
+def _keep_anchored(stack: _Mask, target: SegmentedObject) -> None:
+    """Takes the other pieces out of the stack."""
     part = bounding_box(stack)
     if part is None:
-        return stack
+        return
     first = part[0].start
-    pieces, sizes = connected_pieces(stack[part])
-    kept = np.zeros(len(sizes), dtype=bool)
+    pieces = Pieces(stack[part])
+    kept = np.zeros(len(pieces.sizes), dtype=bool)
     to_the_pixel = {*target.painted, *target.locked}
-    for index in target.anchors & set(range(first, part[0].stop)):
-        here = np.unique(pieces[index - first])
+    for index in sorted(target.anchors & set(range(first, part[0].stop))):
+        on_slice = pieces.on(index - first)
+        here = np.unique(on_slice)
         here = here[here > 0]
         if index in to_the_pixel:
             kept[here] = True
         elif len(here):
-            kept[here[np.argmax(sizes[here])]] = True
-        kept[[piece for row, column in _clicked(target, index) if (piece := _at(pieces[index - first], part, row, column))]] = (
-            True
-        )
+            kept[here[np.argmax(pieces.sizes[here])]] = True
+        kept[[piece for row, column in _clicked(target, index) if (piece := _at(on_slice, part, row, column))]] = True
     if not kept[1:].any():
-        kept[1 + np.argmax(sizes[1:])] = True
+        kept[1 + np.argmax(pieces.sizes[1:])] = True
     kept[0] = False
-    anchored = np.zeros_like(stack)
-    anchored[part] = kept[pieces]
-    return anchored
+    pieces.keep(kept)
 
 
 def _clicked(target: SegmentedObject, index: int) -> list[tuple[int, int]]:

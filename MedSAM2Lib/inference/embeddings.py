@@ -7,7 +7,8 @@ direction makes no difference.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ __all__ = ["FORWARD", "Embeddings"]
 
 FORWARD = 1  # towards higher slice indices; also how a prompted slice is seen that no pass has reached yet
 _Key = tuple[int, View, int]  # slice index, view, direction
+_PLANES_KEPT = 16  # of a network that sees neighbours: three for each direction of some objects, each in its own view
 
 
 class Embeddings:
@@ -44,11 +46,13 @@ class Embeddings:
         ordered: bool = True,
     ) -> None:
         self._network = network
-        self._read_slice = read_slice
         self._slice_count = slice_count
         self._byte_budget = byte_budget
         self.batch = batch
         self._sees_neighbours = ordered and network.config.neighbour_channels
+        # A slice is drawn once, and not again as the neighbour of those beside it.
+        draw = partial(_drawn, read_slice, network.config.image_size)
+        self._plane = lru_cache(_PLANES_KEPT if self._sees_neighbours else 0)(draw)
         self._kept: OrderedDict[_Key, ImageFeatures] = OrderedDict()
         self._kept_bytes = 0
         self._in_main_memory = False  # though the network is elsewhere
@@ -69,6 +73,21 @@ class Embeddings:
         missing = [key for key in keys if key not in self._kept]
         if len(missing) > 1 and missing[0] == keys[0]:  # else full batches would be followed by small ones
             self._encode(missing)
+
+    def encode_next(self, wanted: Iterable[tuple[int, View, int]]) -> bool:
+        """Encodes the first that is missing of some (slice, view, direction), if there is room for it beside what is kept.
+
+        Returns whether it did.
+        """
+        for index, view, direction in wanted:
+            key = self._key(index, view, direction)
+            if key not in self._kept:
+                one = self._kept_bytes / max(len(self._kept), 1)
+                if self._kept_bytes + one > self._byte_budget:
+                    return False
+                self._encode([key])
+                return True
+        return False
 
     @property
     def in_main_memory(self) -> bool:
@@ -118,8 +137,12 @@ class Embeddings:
         if self._sees_neighbours:
             around = (index - direction, index, index + direction)
             shown = [other if 0 <= other < self._slice_count else index for other in around]
-        side = self._network.config.image_size
-        return torch.cat([slice_to_frame(self._read_slice(other), view, side) for other in shown])
+        return torch.cat([self._plane(other, view) for other in shown])
+
+
+def _drawn(read_slice: Callable[[int], npt.NDArray[np.uint8]], side: int, index: int, view: View) -> Tensor:
+    """(1, S, S) of a slice, or (3, S, S) of a coloured image."""
+    return slice_to_frame(read_slice(index), view, side)
 
 
 def _moved(features: ImageFeatures, device: torch.device) -> ImageFeatures:

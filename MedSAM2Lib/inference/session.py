@@ -28,15 +28,15 @@ import torch
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.errors import OptionError, PromptError, UsageError
-from MedSAM2Lib.frames import logits_to_slice
+from MedSAM2Lib.frames import View, logits_to_slice
 from MedSAM2Lib.inference.assembly import assembled
 from MedSAM2Lib.inference.door import Door
-from MedSAM2Lib.inference.embeddings import Embeddings
+from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.history import Changes, Moments
 from MedSAM2Lib.inference.ledger import Ledger, Running
 from MedSAM2Lib.inference.objects import SegmentedObject
 from MedSAM2Lib.inference.options import SessionOptions
-from MedSAM2Lib.inference.order import Step
+from MedSAM2Lib.inference.order import Step, outward
 from MedSAM2Lib.inference.propagation import ObjectPass, route
 from MedSAM2Lib.inference.segmenter import Segmenter
 from MedSAM2Lib.inference.state import Setting, Written, read_state, written_state
@@ -67,6 +67,7 @@ from MedSAM2Lib.volume import Volume
 __all__ = ["Session", "SessionOptions"]
 
 _ARRAY_AXES = "kji"
+_SLICES_AHEAD = 32  # on either side of the one looked at: a correction rarely reaches further, and a laptop is not to glow
 # Of the history in a saved state, which an engine's process writes after each propagation: 2 MB are some 20 of 100 slices.
 _STEPS_SAVED = 30
 _BYTES_SAVED = 2**21
@@ -120,12 +121,36 @@ class Session:
         self._door = Door(count, lambda _: (rows, columns))
         self._volume, self._axis, self.window = volume, array_axis, resolved
         self.slice_count = count
+        self._looked_at: int | None = None
         self._start_anew({}, [])
 
     @property
     def slice_shape(self) -> tuple[int, int]:
         """Rows and columns of a slice."""
         return self._segmenter.slice_shape
+
+    # ── while nobody waits ────────────────────────────────────────────────────────────────────────────────────
+
+    def look_at(self, slice_index: int) -> None:
+        """Says which slice a person looks at: `encode_ahead` begins there."""
+        self._checked_volume()
+        (self._looked_at,) = self._door.slices([slice_index])
+
+    @torch.inference_mode()
+    def encode_ahead(self) -> bool:
+        """Encodes one slice that may be asked for soon, and says whether it did: there may be another then.
+
+        The slice looked at first, then those around it, in the views of the objects; before there is one, only where a prompt
+        does not decide what is seen. What is encoded so is not encoded again, and nothing is let go for it.
+        """
+        if self._volume is None or self._looked_at is None:
+            return False
+        views = dict.fromkeys(target.view for target in self._objects.values())
+        if not views and self.options.zoom is None:
+            views = {View.whole(*self.slice_shape): None}
+        around = outward([self._looked_at], 0, self.slice_count - 1)
+        near = [(self._looked_at, FORWARD), *islice(around, 2 * _SLICES_AHEAD)]
+        return self.embeddings.encode_next((index, view, direction) for index, direction in near for view in views)
 
     # ── objects ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -33,6 +33,7 @@ from MedSAM2Lib.volume import Volume
 from MedSAM2Lib.worker.arguments import check_arguments
 from MedSAM2Lib.worker.channel import Channel
 from MedSAM2Lib.worker.failures import VolumeAbsentError
+from MedSAM2Lib.worker.idle import GivenUpError, given_up_when
 from MedSAM2Lib.worker.machine import memory_budget
 from MedSAM2Lib.worker.methods import METHODS, STREAMING
 from MedSAM2Lib.worker.protocol import Message
@@ -117,6 +118,23 @@ class Engine:
             self._fail(call.id, error)
         finally:
             self._channel.end(call.id)
+
+    def look_ahead(self, is_asked: Callable[[], bool]) -> bool:
+        """While nobody asks for anything: encodes one slice of the volume used last, where a person looks.
+
+        Gives it up as soon as `is_asked`. Returns whether there may be more to do.
+        """
+        if not self._open:
+            return False
+        session = next(reversed(self._open.values())).session
+        try:
+            with given_up_when(is_asked, session.model.network):
+                return session.encode_ahead()
+        except GivenUpError:
+            return True
+        except Exception:  # nobody waits for it: who asks for this slice will hear what is wrong with it
+            _log.exception("encoding ahead failed")
+            return False
 
     def _answer(self, call: _Call) -> None:
         if self._channel.is_cancelled(call.id):

@@ -33,6 +33,7 @@ METHODS: dict[str, Kind] = {
     "undo": Kind.TURN,
     "redo": Kind.TURN,
     "set_options": Kind.STEP,
+    "look_at": Kind.READ,  # it changes what is encoded ahead, no result
     "plan": Kind.READ,
     "prompts": Kind.READ,
     "locked": Kind.READ,

@@ -204,9 +204,7 @@ def _arrays_of(header: dict[str, Any], payload: npt.NDArray[np.uint8]) -> list[n
             raise DamagedMessageError(f"Expected the shape of an array, but {shape!r:.80} came.", header) from error
         offset += count + -count % _ALIGNMENT
     if offset != payload.nbytes:
-        raise DamagedMessageError(
-            f"Expected the {offset} bytes that a message's arrays need, but {payload.nbytes} came.", header
-        )
+        raise DamagedMessageError(f"Expected the {offset} bytes that a message's arrays need, but {payload.nbytes} came.", header)
     return arrays
 
 

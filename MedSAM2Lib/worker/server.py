@@ -41,6 +41,8 @@ def serve() -> NoReturn:
 
     engine = Engine(channel)
     while True:
+        while inbox.empty() and engine.look_ahead(lambda: not inbox.empty()):
+            pass
         engine.handle(inbox.get())
 
 

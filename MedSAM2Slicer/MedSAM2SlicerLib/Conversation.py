@@ -61,9 +61,7 @@ class Conversation:
         Of our steps the engine has made none: its own history begins after this.
         """
         place = self.session.stacks.index(entry)
-        objects = [
-            one for one in self.session.objects.values() if one.stack == place and self.session.bridge.has(one.segmentId)
-        ]
+        objects = [one for one in self.session.objects.values() if one.stack == place and self.session.bridge.has(one.segmentId)]
         for target in objects:
             name, mask = target.segmentId, self.session.bridge.mask(target.segmentId)
             anchors = [index for index in target.anchors() if index < entry.stack.slice_count]
@@ -76,6 +74,12 @@ class Conversation:
             state = yield Call("state", entry.volumeId)
             yield Call("restore", entry.volumeId, {"state": state})
 
+    def looking(self, place: int, index: int) -> Command:
+        """A prompt is about to be given on a slice of the session's stack number `place`."""
+        entry = self.session.stacks[place]
+        yield from self._opening(entry)
+        yield Call("look_at", entry.volumeId, {"slice_index": index})
+
     def prompting(self, segmentId: str, place: int, prompt: Prompt) -> Command:
         """Gives an object a prompt on a slice of the session's stack number `place`; its mask there appears."""
         entry = self.session.stacks[place]
@@ -83,9 +87,7 @@ class Conversation:
         if self.session.objects[segmentId].stack not in (None, place):  # the prompt before this one decided otherwise
             raise self.session.anotherView(segmentId)
         yield from self._opening(entry)
-        yield from self._takingEdits(
-            entry, segmentId, apart=None if isinstance(prompt, Points) else GivenPrompt.sliceOf(prompt)
-        )
+        yield from self._takingEdits(entry, segmentId, apart=None if isinstance(prompt, Points) else GivenPrompt.sliceOf(prompt))
         step = self.session.begin("prompt", place)
         result = yield Call("add_prompt", entry.volumeId, {"name": segmentId, "prompt": prompt})
         self.session.given(segmentId, place, result.slice_index, GivenPrompt.of(prompt))

@@ -259,6 +259,23 @@ class SegmentationLogic:
 
     # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    def lookAt(self, name: str | None, sliceNode: Any) -> None:
+        """Someone begins to draw in a slice view: meanwhile the engine gets the volume, and encodes the slice that is shown.
+
+        name  the object that it is for; None for one that is yet to be made
+
+        Does nothing where the engine has other things to do, or there is none.
+        """
+        session = self._session()
+        if self._queue.engine is None or self._queue.isBusy:
+            return
+        view = ViewBridge(sliceNode)
+        entry = None if name is None else session.entryOf(session.idOf(name))
+        stack = view.stack(session.volume.geometry) if entry is None else entry.stack
+        index = view.sliceIndex(stack)
+        if index is not None:
+            self._queue.add(self._talk(session).looking(session.entryFor(stack), index), session, "look")
+
     def addPrompt(self, name: str, markupsNode: Any, sliceNode: Any, positive: bool = True) -> None:
         """Gives an object what was drawn in a slice view.
 

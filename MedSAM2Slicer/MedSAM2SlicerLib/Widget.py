@@ -57,7 +57,7 @@ class Widget:
         self._worstSlice = -1  # the slice that was there
         self._viewNode: Any = None  # the slice view that was worked in last
         applicationLogic = slicer.app.applicationLogic()
-        self.placement = Placement(slicer.mrmlScene, applicationLogic, self._onDrawn, self.refresh)
+        self.placement = Placement(slicer.mrmlScene, applicationLogic, self._onBegun, self._onDrawn, self.refresh)
 
         self.drawings = WidgetDrawings(slicer.mrmlScene, logic)
 
@@ -189,6 +189,9 @@ class Widget:
             self.toggleTool("point")
         else:
             self.refresh()
+
+    def _onBegun(self, sliceNode: Any) -> None:
+        self.attempt(lambda: self.logic.lookAt(self.logic.currentObject, sliceNode))
 
     def _onDrawn(self, tool: str, node: Any, sliceNode: Any) -> None:
         self._viewNode = sliceNode or self._viewNode

@@ -30,8 +30,9 @@ _STRAIGHT = math.cos(math.radians(0.5))  # of the angle between a view's axis an
 class Placement(VTKObservationMixin):
     """One prompt being drawn at a time.
 
-        placement = Placement(scene, applicationLogic, onDrawn, onEnded)
+        placement = Placement(scene, applicationLogic, onBegun, onDrawn, onEnded)
         placement.start("box")      # the mouse now places a box
+        onBegun(sliceNode)                   # called when its first corner is there; not for single points
         onDrawn("box", roiNode, sliceNode)   # called when it is drawn; the node is the caller's from then on
         onEnded()                            # called when nothing is being drawn any more
 
@@ -43,13 +44,14 @@ class Placement(VTKObservationMixin):
         self,
         scene: Any,
         applicationLogic: Any,
+        onBegun: Callable[[Any], None],
         onDrawn: Callable[[str, Any, Any], None],
         onEnded: Callable[[], None],
     ) -> None:
         super().__init__()
         self._scene = scene
         self._applicationLogic = applicationLogic
-        self._onDrawn, self._onEnded = onDrawn, onEnded
+        self._onBegun, self._onDrawn, self._onEnded = onBegun, onDrawn, onEnded
         self._node: Any = None
         self._placed = 0  # points of it
         self._viewNode: Any = None
@@ -119,6 +121,8 @@ class Placement(VTKObservationMixin):
             _turnIntoView(node, self._viewNode)
         if self.tool == "point":
             qt.QTimer.singleShot(0, lambda: self._takePoint(node))
+        elif self._placed == 1 and (viewNode := self._viewNode) is not None:
+            qt.QTimer.singleShot(0, lambda: self._onBegun(viewNode))
 
     def _takePoint(self, node: Any) -> None:
         if node is not self._node or self.tool is None:

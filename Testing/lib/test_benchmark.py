@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from MedSAM2Lib.benchmark import roofline as roofline_module
+from MedSAM2Lib.benchmark.box_to_mask import measure_box_to_mask
 from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
-from MedSAM2Lib.benchmark.corrections import measure_corrections
+from MedSAM2Lib.benchmark.corrections import measure_corrections, measure_local_correction
 from MedSAM2Lib.benchmark.memory import measure_peak_memory
 from MedSAM2Lib.benchmark.report import network_name, prepare
-from MedSAM2Lib.benchmark.subject import object_boxes, random_network, random_volume
+from MedSAM2Lib.benchmark.roofline import count_work, measure_roofline
+from MedSAM2Lib.benchmark.subject import abdominal_ct, object_boxes, random_network, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.cli.main import main
 from MedSAM2Lib.errors import OptionError
+from MedSAM2Lib.network import linear
+from MedSAM2Lib.network.config import network_config
 from Testing.lib.network.parity.weights import SMALL
 
 PLAN = Plan(slices=4, encoder_repeats=2, first_mask_repeats=2, prompt_repeats=3, objects=2, most_object_slices=2)
@@ -126,9 +133,71 @@ def test_the_command_prints_a_table_and_writes_its_figures(tmp_path: Path, capsy
     assert "cannot run nano" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert len(figures["comparison"]["timings"]) == 6
-    assert figures["peak_memory"] is None
+    assert "peak_memory" not in figures
     assert figures["corrections"]["predicted"] > 0
     assert "to undo a pass:" in said
+
+
+def test_a_correction_between_locks_in_a_long_volume(a_model: LoadedModel) -> None:
+    cost = measure_local_correction(a_model, slices=30, apart=8)
+    assert cost.recomputed == 6  # between slices 11 and 19, without the one that is clicked
+    assert 0 < cost.measured < cost.first_pass
+
+
+def test_from_a_box_to_the_mask_of_a_ct(a_model: LoadedModel) -> None:
+    measured = measure_box_to_mask(a_model, size=64, slices=10)
+    assert measured.shape == (10, 64, 64)
+    assert 1 <= measured.segmented <= 10
+    assert min(measured.reading, measured.first_mask, measured.others, measured.assembly) > 0
+
+
+def test_the_ct_is_an_abdomen_with_its_liver_in_the_box() -> None:
+    volume, box = abdominal_ct(128, 32)
+    assert volume.geometry.shape == (32, 128, 128)
+    assert math.isclose(volume.geometry.spacing[0] * 128, 2.9 * 128)
+    assert math.isclose(volume.geometry.spacing[2] * 32, 4.0 * 64)
+    inside = volume.array[box.slice_index, int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+    assert 60 < np.median(inside) < 160
+
+
+def test_the_work_of_a_slice_is_counted() -> None:
+    """A 7 x 7 convolution with stride 4 of three channels alone is 2 * 3 * 49 operations per token and channel."""
+    config = network_config("nano")
+    work = count_work(config)
+    assert list(work) == ["image encoder", "memory attention", "prompt and mask decoder", "memory encoder"]
+    assert work["image encoder"].gflop > 2 * 3 * 49 * config.trunk.embed_dim * 32**2 / 1e9
+    assert all(part.gflop > 0 and part.mbytes > 0 for part in work.values())
+    doubled = count_work(replace(config, image_size=256))
+    assert 3.9 < doubled["memory encoder"].gflop / work["memory encoder"].gflop < 4.1
+    assert doubled["memory attention"].gflop > 4 * work["memory attention"].gflop
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build of torch without oneDNN")
+def test_both_ways_of_multiplying_matrices_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = network_config("nano")
+    work = count_work(config)["image encoder"].gflop
+    monkeypatch.setattr(linear, "_has_onednn", lambda: False)
+    assert count_work(config)["image encoder"].gflop == pytest.approx(work)
+
+
+def test_the_roofline_sets_parts_beside_what_the_machine_can_do(a_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline_module, "IMAGE_SIZES", (128,))
+    roofline = measure_roofline(a_model.network)
+    assert min(roofline.machine.gflops, roofline.machine.bfloat16_gflops, roofline.machine.gbytes_per_s) > 0
+    assert all(part.measured_s > 0 and part.share > 0 for part in roofline.parts)
+    assert set(roofline.growth) == {SMALL.image_size, 128}
+    one, five = roofline.gflop(128, 1), roofline.gflop(128, 5)
+    encoder = roofline.growth[128]["image encoder"].gflop
+    assert five - encoder == pytest.approx(5 * (one - encoder))
+
+
+def test_parts_come_without_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", "--model", "nano", "--size", "32", "--threads", "1", "--no-comparison", "--locks"]
+    assert main([*arguments, "--json", str(tmp_path / "figures.json")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("a correction among 200 slices between locks 20 apart, 18 slices again")
+    assert "goal: 5%" in said
+    assert json.loads((tmp_path / "figures.json").read_text())["local_correction"]["recomputed"] == 18
 
 
 def test_a_report_that_is_no_json_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

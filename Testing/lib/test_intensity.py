@@ -134,3 +134,15 @@ def test_slices_and_the_whole_volume_give_the_same_picture() -> None:
     array = ramp(-1000, 1000)
     whole = apply_window(array, Window(-160, 240))
     np.testing.assert_array_equal(np.stack([apply_window(plane, Window(-160, 240)) for plane in array]), whole)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16])
+@pytest.mark.parametrize("seed", range(5))
+def test_counted_percentiles_are_those_of_all_voxels_that_are_not_0(dtype: type, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    information = np.iinfo(dtype)
+    array = (
+        generator.normal(40, 10 ** generator.uniform(0.5, 4), (5, 17, 19)).clip(information.min, information.max).astype(dtype)
+    )
+    window = resolve_window("percentiles", Volume(array, Geometry(array.shape)))
+    assert (window.low, window.high) == pytest.approx(tuple(np.percentile(array[array != 0], (0.5, 99.5))), rel=1e-12)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from MedSAM2Lib.pieces import connected_pieces
 from MedSAM2Lib.postprocess import fill_holes, largest_component, pieces_touching
 
 
@@ -40,6 +41,20 @@ def test_background_that_touches_by_a_corner_is_one_piece() -> None:
 @pytest.mark.parametrize("mask", [np.zeros((4, 5), bool), np.ones((4, 5), bool)])
 def test_without_holes_nothing_changes(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(fill_holes(mask, 8), mask)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_holes_are_filled_as_if_the_whole_picture_was_searched(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    mask = np.zeros((20, 24), dtype=bool)
+    top, left, height, width = generator.integers(0, (18, 22, 20, 24))
+    mask[top : top + height + 1, left : left + width + 1] = (
+        generator.random(mask[top : top + height + 1, left : left + width + 1].shape) < 0.8
+    )
+    max_area = int(generator.integers(1, 60))
+    background, sizes = connected_pieces(~mask)
+    small = np.concatenate(([False], sizes[1:] <= max_area))
+    np.testing.assert_array_equal(fill_holes(mask, max_area), mask | small[background])
 
 
 def test_the_mask_given_stays_as_it_was() -> None:

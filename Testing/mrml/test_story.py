@@ -15,6 +15,7 @@ pytest.importorskip("slicer", reason="needs the slicer-core wheel")
 import SimpleITK
 
 from MedSAM2Lib.metrics import dice
+from Testing.mrml.engine import InProcessEngine
 from Testing.mrml.support import add_markups, box_around, mask_of, view, world_of
 
 Mask = npt.NDArray[np.bool_]
@@ -95,3 +96,25 @@ def test_from_a_box_to_a_file(
     files = logic.export(tmp_path / "one.seg.nrrd", onePerObject=True)
     assert [file.name for file in files] == ["one-kidney.seg.nrrd", "one-cyst.seg.nrrd"]
     assert logic.messages == []
+
+
+def test_who_begins_to_draw_finds_the_engine_ready(
+    scene: Any, a_logic: Any, an_engine: InProcessEngine, a_volume: Any, the_kidney: Mask, finish: Callable[[], None]
+) -> None:
+    view(scene).SetSliceOffset(world_of(a_volume, [(0, 0, 8)])[0, 2])
+    a_logic.lookAt(None, view(scene))
+    finish()
+    a_logic.addObject("kidney")
+    a_logic.addPrompt("kidney", box_around(scene, a_volume, the_kidney, 8), view(scene))
+    a_logic.lookAt("kidney", view(scene))  # the engine has other things to do
+    finish()
+    asked = [request.method for request in an_engine.requests]
+    assert asked[:3] == ["set_volume", "look_at", "add_prompt"]
+    assert asked.count("set_volume") == asked.count("look_at") == 1
+
+
+def test_a_view_of_another_place_is_not_looked_at(scene: Any, a_logic: Any, an_engine: InProcessEngine) -> None:
+    view(scene).SetSliceOffset(10_000)
+    a_logic.lookAt(None, view(scene))
+    assert not a_logic.isBusy
+    assert not an_engine.requests

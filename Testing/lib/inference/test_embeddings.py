@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -167,3 +168,23 @@ def test_a_batch_with_neighbours_gives_the_features_of_its_slices(
         for mine, theirs in zip(batched.features(index, WHOLE, -1), single.features(index, WHOLE, -1), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     assert batched.encoded == 3
+
+
+def test_a_slice_is_drawn_once_also_as_a_neighbour(slices: npt.NDArray[np.uint8]) -> None:
+    drawn: list[int] = []
+
+    def draw(index: int) -> npt.NDArray[np.uint8]:
+        drawn.append(index)
+        return slices[index]
+
+    embeddings = Embeddings(random_network(replace(SMALL, neighbour_channels=True)), draw, COUNT, byte_budget=PLENTY)
+    for index in range(COUNT):
+        embeddings.features(index, WHOLE)
+    assert drawn == list(range(COUNT))
+
+
+def test_features_go_with_the_last_who_holds_them(a_network: SAM2, slices: npt.NDArray[np.uint8]) -> None:
+    embeddings = Embeddings(a_network, slices.__getitem__, COUNT, byte_budget=PLENTY)
+    level = weakref.ref(embeddings.features(2, WHOLE).stride4)
+    del embeddings  # no cycle that would wait, with gigabytes, for the garbage collector
+    assert level() is None
