@@ -84,7 +84,7 @@ class MaskDecoder(nn.Module):
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
         tokens = torch.cat((own.expand(batch, -1, -1), sparse), dim=1)  # (B, 6 + N, C)
         flat = (image + dense).flatten(2).transpose(1, 2)  # (B, hw, C)
-        flat_pos = image_pos.flatten(1).T.expand(batch, -1, -1)
+        flat_pos = image_pos.flatten(1).T.contiguous().expand(batch, -1, -1)
         tokens, flat = self.transformer(tokens, flat, flat_pos)
 
         mask_tokens = tokens[:, 2 : 2 + _MASK_TOKENS]
