@@ -102,16 +102,16 @@ class MaskDecoder(nn.Module):
         return out
 
 
-def _doubled(x: Tensor, deconvolution: nn.ConvTranspose2d) -> Tensor:
+def _doubled(x: Tensor, deconvolution: nn.Module) -> Tensor:
     """A 2 x 2 transposed convolution with stride 2: each pixel becomes four, by one product of matrices.
 
     (B, C, h, w) to (B, C', 2h, 2w), channels last in memory.
     """
+    assert isinstance(deconvolution, nn.ConvTranspose2d)
+    assert deconvolution.bias is not None
     weight = deconvolution.weight.permute(2, 3, 1, 0)  # (2, 2, C', C)
-    bias = deconvolution.bias
-    assert bias is not None
-    four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), bias.repeat(4)).unflatten(-1, weight.shape[:3])
-    rows_apart = four.transpose(2, 3)  # (B, h, 2, w, 2, C')
+    four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), deconvolution.bias.repeat(4))
+    rows_apart = four.unflatten(-1, weight.shape[:3]).transpose(2, 3)  # (B, h, 2, w, 2, C')
     return rows_apart.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
