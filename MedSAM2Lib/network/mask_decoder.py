@@ -111,7 +111,7 @@ def _doubled(x: Tensor, deconvolution: nn.Module) -> Tensor:
     assert deconvolution.bias is not None
     weight = deconvolution.weight.permute(2, 3, 1, 0)  # (2, 2, C', C)
     four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), deconvolution.bias.repeat(4))
-    rows_apart = four.unflatten(-1, weight.shape[:3]).transpose(2, 3)  # (B, h, 2, w, 2, C')
+    rows_apart: Tensor = four.unflatten(-1, weight.shape[:3]).transpose(2, 3)  # (B, h, 2, w, 2, C')
     return rows_apart.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
