@@ -14,22 +14,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Activation", "Linear", "linear", "uses_onednn"]
+__all__ = ["Activation", "Linear", "linear", "pointwise", "uses_onednn"]
 
 Activation = Literal["none", "relu", "gelu"]
 
-_FEWEST_ROWS = 32  # below, the call costs more than it saves
+# Products of numbers from which it is worth the call. And where a process is refused memory, oneDNN, which makes code for every
+# new shape, takes the process down; so small networks, which are to run on small machines, do without.
+_LEAST_WORK = 2**24
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none") -> Tensor:
     """(..., C) to (..., C'), by a matrix (C', C) and a bias (C',); `then` is applied to every element."""
-    if x.numel() >= _FEWEST_ROWS * x.shape[-1] and uses_onednn(x):
+    if x.numel() * len(weight) >= _LEAST_WORK and uses_onednn(x):
         algorithm = "none" if then == "gelu" else ""  # the exact one, by the error function
         x, weight = x.contiguous(), weight.contiguous()  # in strides it is hundreds of times slower
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], algorithm)
         return out
     out = F.linear(x, weight, bias)
     return out if then == "none" else (F.relu(out) if then == "relu" else F.gelu(out))
+
+
+def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 1 x 1 convolution of (B, C, h, w), as `linear`; the result lies channels last in memory."""
+    return linear(x.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias).permute(0, 3, 1, 2)
 
 
 class Linear(nn.Linear):

@@ -82,7 +82,7 @@ class MaskDecoder(nn.Module):
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
         tokens = torch.cat((own.expand(batch, -1, -1), sparse), dim=1)  # (B, 6 + N, C)
         flat = (image + dense).flatten(2).transpose(1, 2)  # (B, hw, C)
-        flat_pos = image_pos.flatten(1).T.expand(batch, -1, -1)
+        flat_pos = image_pos.flatten(1).T.contiguous().expand(batch, -1, -1)
         tokens, flat = self.transformer(tokens, flat, flat_pos)
 
         mask_tokens = tokens[:, 2 : 2 + _MASK_TOKENS]
@@ -100,16 +100,16 @@ class MaskDecoder(nn.Module):
         return out
 
 
-def _doubled(x: Tensor, deconvolution: nn.ConvTranspose2d) -> Tensor:
+def _doubled(x: Tensor, deconvolution: nn.Module) -> Tensor:
     """A 2 x 2 transposed convolution with stride 2: each pixel becomes four, by one product of matrices.
 
     (B, C, h, w) to (B, C', 2h, 2w), channels last in memory.
     """
+    assert isinstance(deconvolution, nn.ConvTranspose2d)
+    assert deconvolution.bias is not None
     weight = deconvolution.weight.permute(2, 3, 1, 0)  # (2, 2, C', C)
-    bias = deconvolution.bias
-    assert bias is not None
-    four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), bias.repeat(4)).unflatten(-1, weight.shape[:3])
-    rows_apart = four.transpose(2, 3)  # (B, h, 2, w, 2, C')
+    four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), deconvolution.bias.repeat(4))
+    rows_apart: Tensor = four.unflatten(-1, weight.shape[:3]).transpose(2, 3)  # (B, h, 2, w, 2, C')
     return rows_apart.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 

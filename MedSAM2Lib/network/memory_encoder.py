@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from MedSAM2Lib.network.layers import LayerNorm2d
-from MedSAM2Lib.network.linear import Linear
+from MedSAM2Lib.network.linear import Linear, pointwise
 
 __all__ = ["MemoryEncoder"]
 
@@ -22,8 +22,11 @@ class MaskDownsampler(nn.Module):
         self.encoder = nn.Sequential(*layers, nn.Conv2d(256, dim, kernel_size=1))
 
     def forward(self, mask: Tensor) -> Tensor:
-        out: Tensor = self.encoder(mask)
-        return out
+        *halvings, last = self.encoder
+        for layer in halvings:
+            mask = layer(mask)
+        assert isinstance(last, nn.Conv2d)
+        return pointwise(mask, last)
 
 
 class ConvNextBlock(nn.Module):
@@ -64,5 +67,5 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """features (B, C, S / 16, S / 16), scaled mask (B, 1, S, S), to (B, memory_dim, S / 16, S / 16)."""
-        memory: Tensor = self.out_proj(self.fuser(self.pix_feat_proj(features) + self.mask_downsampler(mask)))
-        return memory
+        fused = self.fuser(pointwise(features, self.pix_feat_proj) + self.mask_downsampler(mask))
+        return pointwise(fused, self.out_proj)

@@ -97,6 +97,14 @@ def test_a_loaded_network_is_ready_for_inference(a_whole_file: bytes, a_path: Pa
     assert features.stride16.shape == (1, 128, 8, 8)
 
 
+def test_a_network_loads_in_the_precision_that_is_asked_for(a_whole_file: bytes, a_path: Path) -> None:
+    a_path.write_bytes(a_whole_file)
+    assert load(a_path).precision == "float32"
+    assert load_model(str(a_path), CPU, precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(OptionError, match=r"float32, bfloat16, but 'float8' came"):
+        load_model(str(a_path), CPU, precision="float8")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "wrapped",
     [lambda state: {"model": state}, dict, lambda state: {"model": state, "epoch": 3, "network": ["of", "another", "program"]}],

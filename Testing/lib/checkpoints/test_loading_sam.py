@@ -37,6 +37,8 @@ def test_a_file_of_medsams_layout_is_recognised(small_medsam: SAM, tmp_path: Pat
         save_checkpoint(small_medsam, "medsam", path)
     model = load_any_model(str(path), CPU)
     assert isinstance(model, LoadedSAM)
+    with pytest.raises(OptionError, match="in float32 only"):
+        load_any_model(str(path), CPU, precision="bfloat16")
     assert (model.name, model.network.config) == ("medsam_vit_b.pth", SMALL)
     for name, tensor in model.network.state_dict().items():
         torch.testing.assert_close(tensor, small_medsam.state_dict()[name], rtol=0, atol=0 if published else 1e-2)

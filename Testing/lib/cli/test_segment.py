@@ -79,7 +79,8 @@ def test_a_run_can_be_repeated_from_its_report(segment: Command, a_scan: Path, t
 def test_the_report_tells_what_was_done(segment: Command, an_untrained_model: Path, a_scan: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     ended = segment(
-        "--box", BOX, "--report", path, "--window", "-200:200", "--keep-all", "--no-fill-holes", "--stop-after", 2, "--zoom", 3
+        "--box", BOX, "--report", path, "--window", "-200:200", "--keep-all", "--no-fill-holes", "--stop-after", 2, "--zoom", 3,
+        "--precision", "bfloat16",
     )
     assert ended.status == 0, ended.err
     report: dict[str, Any] = json.loads(path.read_text())
@@ -92,6 +93,7 @@ def test_the_report_tells_what_was_done(segment: Command, an_untrained_model: Pa
     }
     assert report["window"] == {"asked": "-200:200", "low": -200.0, "high": 200.0}
     assert report["axis"] == "k"
+    assert report["precision"] == "bfloat16"
     options = report["options"]
     assert (options["zoom"], options["stop_after"], options["fill_hole_cells"], options["keep_largest"]) == (3.0, 2, 0, False)
     assert report["image"]["shape_kji"] == [6, 40, 48]

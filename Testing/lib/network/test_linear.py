@@ -19,7 +19,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(("then", "plainly"), [("none", lambda x: x), ("relu", F.relu), ("gelu", F.gelu)])
-@pytest.mark.parametrize("shape", [(3, 24), (2, 40, 24), (1, 8, 8, 24)], ids=["few rows", "tokens", "a grid"])
+@pytest.mark.parametrize("shape", [(2, 24), (2, 40, 24), (1, 8, 8, 24)], ids=["little work", "tokens", "a grid"])
 @torch.no_grad()
 def test_a_product_is_torchs(shape: tuple[int, ...], then: Activation, plainly: object) -> None:
     x, weight, bias = random(*shape), random(16, 24, seed=1), random(16, seed=2)
