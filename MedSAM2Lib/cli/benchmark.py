@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAM2Lib.cli.engine import DEVICES, THREADS_HELP
-from MedSAM2Lib.network.config import NETWORKS
+from MedSAM2Lib.network.config import NETWORKS, TrunkConfig
 
 if TYPE_CHECKING:
     from MedSAM2Lib.benchmark.compare import Comparison, Timing
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.json, "A benchmark", ".json")
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
-    with_reference = reference_is_installed() and not args.no_reference and model.network.config.trunk is not None
+    with_reference = reference_is_installed() and not args.no_reference and isinstance(model.network.config.trunk, TrunkConfig)
     # 2. Measure
     comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
     _print_comparison(model, comparison, torch.get_num_threads())
@@ -117,8 +117,8 @@ def _line(timing: Timing) -> str:
 def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
     if not asked_for:
         return "\nno reference was asked for"
-    if model.network.config.trunk is None:
-        return f"\nMeta's implementation cannot run {model.name}, which is this project's own; take --model medsam2"
+    if not isinstance(model.network.config.trunk, TrunkConfig):
+        return f"\nMeta's implementation cannot run {model.name}, whose image encoder is another; take --model medsam2"
     return "\nratios need Meta's package; medsam2 benchmark --help says how to install it"
 
 

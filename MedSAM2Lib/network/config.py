@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["NETWORKS", "SAM_NETWORKS", "NetworkConfig", "SAMConfig", "TrunkConfig", "network_config"]
+__all__ = ["NETWORKS", "SAM_NETWORKS", "NetworkConfig", "SAMConfig", "TrunkConfig", "ViTConfig", "network_config"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,24 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True)
+class ViTConfig:
+    """A plain vision transformer of one stride (Li et al., arXiv 2203.16527). The defaults are SAM's ViT-B."""
+
+    embed_dim: int = 768  # channels of the encoder's tokens
+    depth: int = 12  # blocks of the encoder
+    num_heads: int = 12
+    window: int = 14  # side of the attention window, tokens
+    global_attention_blocks: tuple[int, ...] = (2, 5, 8, 11)  # indices of blocks that attend over the whole grid
+    patch_size: int = 16  # side of a token, pixels
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """One network. The defaults are what all four sizes of SAM 2.1 share."""
 
-    trunk: TrunkConfig | None  # None: convolutions take the place of trunk and mask decoder (network.convolutional)
+    # Hiera; a plain transformer (network.efficient); or None: convolutions take the place of trunk and mask decoder
+    # (network.convolutional).
+    trunk: TrunkConfig | ViTConfig | None
     image_size: int = 1024  # side S of the square the network sees, pixels
     hidden_dim: int = 256  # channels after the neck, of prompt tokens and of object pointers
     memory_dim: int = 64  # channels of a memory map
@@ -63,15 +77,9 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class SAMConfig:
-    """SAM, which has no memory (Kirillov et al., arXiv 2304.02643). The defaults are its ViT-B, which MedSAM fine-tuned."""
+class SAMConfig(ViTConfig):
+    """SAM, which has no memory (Kirillov et al., arXiv 2304.02643), around its encoder, the ViT-B that MedSAM fine-tuned."""
 
-    embed_dim: int = 768  # channels of the encoder's tokens
-    depth: int = 12  # blocks of the encoder
-    num_heads: int = 12
-    window: int = 14  # side of the attention window, tokens
-    global_attention_blocks: tuple[int, ...] = (2, 5, 8, 11)  # indices of blocks that attend over the whole grid
-    patch_size: int = 16  # side of a token, pixels
     image_size: int = 1024  # side S of the square the network sees, pixels
     hidden_dim: int = 256  # channels after the neck and of prompt tokens
     feedforward_dim: int = 2048  # inside the mask decoder
@@ -107,6 +115,12 @@ NETWORKS: dict[str, NetworkConfig] = {
     **{
         f"sam2.0-{size}": NetworkConfig(trunk=trunk, pointer_positions=False, absent_object_embedding=False)
         for size, trunk in _TRUNKS.items()
+    },
+    # EfficientTAM (Xiong et al., arXiv 2411.18933) at 512 pixels: SAM 2.0's memory behind a trunk of a third of the work, or
+    # of as much. Figures of the public configuration files of yformer/EfficientTAM and bowang-lab/MedSAM2.
+    **{
+        f"efficienttam-{size}": NetworkConfig(trunk, image_size=512, pointer_positions=False, absent_object_embedding=False)
+        for size, trunk in {"tiny": ViTConfig(192, num_heads=3), "small": ViTConfig(384, num_heads=6)}.items()
     },
 }
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from MedSAM2Lib.network.config import TrunkConfig
 from MedSAM2Lib.network.layers import MLP, attend, from_windows, to_windows
 
-__all__ = ["Hiera"]
+__all__ = ["Hiera", "MultiScaleBlock"]
 
 _LAYER_NORM_EPS = 1e-6
 

@@ -24,6 +24,7 @@ from MedSAM2Lib.checkpoints import loading
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model, save_checkpoint
 from MedSAM2Lib.checkpoints.registry import MODELS
 from MedSAM2Lib.errors import CheckpointError, OptionError
+from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS, network_config
 from MedSAM2Lib.network.sam2 import SAM2
 from Testing.lib.cli.support import environment
@@ -65,7 +66,7 @@ def published(name: str) -> State:
     file of the largest network is a small one."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in SAM2(network_config(name)).state_dict().items()}
+        shapes = {key: value.shape for key, value in build_network(network_config(name)).state_dict().items()}
     return OrderedDict((key, torch.randn(1, generator=generator).expand(shape)) for key, shape in shapes.items())
 
 

@@ -11,6 +11,8 @@ import SimpleITK
 import torch
 from PIL import Image
 
+from MedSAM2Lib.benchmark.subject import random_network
+from MedSAM2Lib.network.config import NETWORKS
 from MedSAM2Lib.volume_io.read import read_labels, read_volume
 from MedSAM2Lib.volume_io.write import Segment, write_segmentation
 from Testing.lib.cli.support import BOX, Command
@@ -51,6 +53,16 @@ def test_results_go_to_stdout_and_progress_to_stderr(segment: Command, tmp_path:
     assert "image: 48 x 40 x 6 voxels (i, j, k) of 0.8 x 0.9 x 3 mm" in ended.err
     assert "propagating: done, 10 slices" in ended.err
     assert "\r" not in ended.err
+
+
+def test_a_checkpoint_of_efficient_medsam2_segments(segment: Command, tmp_path: Path) -> None:
+    weights = tmp_path / "eff_medsam2.pt"
+    state = random_network(NETWORKS["efficienttam-tiny"]).half().state_dict()
+    torch.save({"model": state}, weights)  # as published: the network's name is not in it
+    ended = segment("--box", BOX, "--range", "2:3", "--model", weights)
+    assert ended.status == 0, ended.err
+    assert labels_in(tmp_path / "mask.nrrd").sum() > 0
+    weights.unlink()  # pytest keeps the folders of three runs
 
 
 def test_the_same_command_gives_the_same_mask(segment: Command, tmp_path: Path) -> None:
