@@ -122,6 +122,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/hiera.py
   MedSAM2Lib/network/image_encoder.py
   MedSAM2Lib/network/layers.py
+  MedSAM2Lib/network/linear.py
   MedSAM2Lib/network/mask_decoder.py
   MedSAM2Lib/network/memory_attention.py
   MedSAM2Lib/network/memory_encoder.py

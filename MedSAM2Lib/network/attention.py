@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from MedSAM2Lib.network.layers import attend
+from MedSAM2Lib.network.layers import attend, attend_in_chunks
+from MedSAM2Lib.network.linear import Linear, uses_onednn
 from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
 
 __all__ = ["Attention", "RotaryAttention"]
@@ -19,10 +20,10 @@ class Attention(nn.Module):
         self.heads = heads
         internal_dim = internal_dim or dim
         key_value_dim = key_value_dim or dim
-        self.q_proj = nn.Linear(dim, internal_dim)
-        self.k_proj = nn.Linear(key_value_dim, internal_dim)
-        self.v_proj = nn.Linear(key_value_dim, internal_dim)
-        self.out_proj = nn.Linear(internal_dim, dim)
+        self.q_proj = Linear(dim, internal_dim)
+        self.k_proj = Linear(key_value_dim, internal_dim)
+        self.v_proj = Linear(key_value_dim, internal_dim)
+        self.out_proj = Linear(internal_dim, dim)
 
     def _split(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
@@ -58,33 +59,14 @@ class RotaryAttention(Attention):
         in_grid = k.shape[1] - unrotated_keys
         grids = k[:, :in_grid].unflatten(1, (-1, query.shape[1]))  # (B, M, N, C)
         k = torch.cat((rotate_pairs(grids, cosine, sine).flatten(1, 2), k[:, in_grid:]), dim=1)
-        if value.shape[-1] < q.shape[-1] and _is_plain_cpu(q, k, value):
-            attended = self.v_proj(_attend_in_chunks(q, k, value))
+        if value.shape[-1] < q.shape[-1] and uses_onednn(q):
+            # Attention to values that are not projected yet. Its weights sum to 1, so projecting the result is the same as
+            # projecting every value, with bias and all; and where values are narrow (64 channels against 256 for memories)
+            # it is a third less work, which on a CPU outweighs what a fused kernel saves in traffic.
+            attended = self.v_proj(torch.stack([attend_in_chunks(*row) for row in zip(q, k, value, strict=True)]))
         else:
             v = self.v_proj(value)
             attended = attend(q.to(v.dtype)[:, None], k.to(v.dtype)[:, None], v[:, None])[:, 0]
         out: Tensor = self.out_proj(attended)
         return out
 
-
-_QUERIES_PER_THREAD = 256  # so that their scores stay in a core's cache
-
-
-def _is_plain_cpu(*tensors: Tensor) -> bool:
-    """Inference in float32 on a CPU."""
-    return not torch.is_grad_enabled() and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-
-
-def _attend_in_chunks(q: Tensor, k: Tensor, value: Tensor) -> Tensor:
-    """(B, Nq, C), (B, Nk, C), (B, Nk, D) to (B, Nq, D): attention to values that are not projected yet.
-
-    Its weights sum to 1, so projecting the result is the same as projecting every value, with bias and all; and where
-    values are narrow (64 channels against 256 for memories) it is a third less work, which on a CPU outweighs what a
-    fused kernel saves in traffic.
-    """
-    keys = k.transpose(1, 2)
-    unused = q.new_empty(1, 1, 1)
-    scale = q.shape[-1] ** -0.5
-    chunks = q.split(_QUERIES_PER_THREAD * torch.get_num_threads(), dim=1)
-    attended = [torch.baddbmm(unused, chunk, keys, beta=0, alpha=scale).softmax(-1) @ value for chunk in chunks]
-    return torch.cat(attended, dim=1)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
 from MedSAM2Lib.network.layers import MLP, attend, from_windows, to_windows
+from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["Hiera", "MultiScaleBlock"]
 
@@ -39,8 +40,8 @@ class MultiScaleAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.pool_queries = pool_queries
-        self.qkv = nn.Linear(dim_in, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
+        self.qkv = Linear(dim_in, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor, padding: int = 0) -> Tensor:
         """(B, h, w, dim_in) to (B, h', w', dim_out).
@@ -83,9 +84,9 @@ class MultiScaleBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim_in, eps=_LAYER_NORM_EPS)
         self.attn = MultiScaleAttention(dim_in, dim_out, heads, pool_queries=pools)
         self.norm2 = nn.LayerNorm(dim_out, eps=_LAYER_NORM_EPS)
-        self.mlp = MLP(dim_out, 4 * dim_out, dim_out, activation=nn.GELU)
+        self.mlp = MLP(dim_out, 4 * dim_out, dim_out, activation="gelu")
         if dim_in != dim_out:
-            self.proj = nn.Linear(dim_in, dim_out)
+            self.proj = Linear(dim_in, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim_in) to (B, H, W, dim_out), or (B, H / 2, W / 2, dim_out) where it pools."""

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
 from MedSAM2Lib.network.hiera import Hiera
+from MedSAM2Lib.network.linear import linear
 
 __all__ = ["ImageEncoder"]
 
@@ -29,7 +30,7 @@ class LateralConv(nn.Module):
         if then is not None:
             second = then.weight.flatten(1)
             weight, bias = second @ weight, F.linear(bias, second, then.bias)
-        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 class FpnNeck(nn.Module):

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "LayerNorm2d", "attend", "from_windows", "to_windows"]
+from MedSAM2Lib.network.linear import Activation, Linear, linear, uses_onednn
+
+__all__ = ["MLP", "LayerNorm2d", "attend", "attend_in_chunks", "from_windows", "to_windows"]
+
+_MANY_KEYS = 512  # from which two products of matrices are faster than torch's fused attention on a CPU
+_QUERIES_PER_THREAD = 256  # so that their scores stay in a core's cache
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -18,7 +23,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         attended: Tensor = (scores if mask is None else scores + mask).softmax(-1).to(v.dtype) @ v
         return attended
+    if mask is None and k.shape[-2] >= _MANY_KEYS and uses_onednn(q):
+        heads = zip(q.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3), strict=True)
+        return torch.stack([attend_in_chunks(*head) for head in heads]).reshape(*q.shape[:-1], v.shape[-1])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same of one head, (Nq, C), (Nk, C), (Nk, D) to (Nq, D), by the products of `linear`."""
+    v = v.T.contiguous()
+    chunks = (q * q.shape[-1] ** -0.5).split(_QUERIES_PER_THREAD * torch.get_num_threads())
+    return torch.cat([linear(linear(chunk, k).softmax(-1), v) for chunk in chunks])
 
 
 def to_windows(x: Tensor, height: int, width: int) -> Tensor:
@@ -53,13 +68,13 @@ class LayerNorm2d(nn.Module):
 class MLP(nn.Module):
     """Linear layers with an activation between them. `sizes` lists the widths from input to output."""
 
-    def __init__(self, *sizes: int, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, *sizes: int, activation: Activation = "relu") -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.act = activation()
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
+        self.activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = self.act(layer(x))
+            x = layer(x, self.activation)
         out: Tensor = self.layers[-1](x)
         return out

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from MedSAM2Lib.network.attention import RotaryAttention
+from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["MemoryAttention"]
 
@@ -17,8 +17,8 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = RotaryAttention(dim)
         self.cross_attn_image = RotaryAttention(dim, key_value_dim=memory_dim)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.linear1 = Linear(dim, feedforward_dim)
+        self.linear2 = Linear(feedforward_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
@@ -27,7 +27,7 @@ class MemoryAttentionLayer(nn.Module):
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, normed)
         x = x + self.cross_attn_image(self.norm2(x), memory + memory_pos, memory, unrotated_keys=pointer_tokens)
-        out: Tensor = x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        out: Tensor = x + self.linear2(self.linear1(self.norm3(x), "relu"))
         return out
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from MedSAM2Lib.network.layers import LayerNorm2d
+from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["MemoryEncoder"]
 
@@ -34,12 +34,12 @@ class ConvNextBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
         self.dwconv = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.norm = LayerNorm2d(dim)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = Linear(dim, 4 * dim)
+        self.pwconv2 = Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # (B, H, W, C)
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = self.gamma * self.pwconv2(self.pwconv1(y, "gelu"))
         return x + y.permute(0, 3, 1, 2)
 
 

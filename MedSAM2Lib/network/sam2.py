@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
 from MedSAM2Lib.network.image_encoder import ImageEncoder
 from MedSAM2Lib.network.layers import MLP
+from MedSAM2Lib.network.linear import Linear
 from MedSAM2Lib.network.mask_decoder import DecodedMasks, MaskDecoder
 from MedSAM2Lib.network.memory_attention import MemoryAttention
 from MedSAM2Lib.network.memory_encoder import MemoryEncoder
@@ -79,7 +80,7 @@ class SAM2(nn.Module):
         self._add_mask_decoder(config)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
         if config.pointer_positions:
-            self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
+            self.obj_ptr_tpos_proj = Linear(dim, memory_dim)
         self._sine_cache: dict[tuple[int, torch.device], Tensor] = {}
 
     def _add_image_encoder(self, config: NetworkConfig) -> None:

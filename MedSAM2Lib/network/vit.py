@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import SAMConfig
 from MedSAM2Lib.network.layers import LayerNorm2d, attend, from_windows, to_windows
+from MedSAM2Lib.network.linear import Activation, Linear
 
 __all__ = ["PatchEmbed", "Perceptron", "ViT"]
 
@@ -21,14 +22,14 @@ _BIAS_ELEMENTS = 2**24  # of position scores that exist at a time, 64 MB; all of
 class Perceptron(nn.Module):
     """Two linear layers under the names that SAM's checkpoints give them."""
 
-    def __init__(self, dim_in: int, hidden_dim: int, dim_out: int, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, dim_in: int, hidden_dim: int, dim_out: int, activation: Activation = "relu") -> None:
         super().__init__()
-        self.lin1 = nn.Linear(dim_in, hidden_dim)
-        self.lin2 = nn.Linear(hidden_dim, dim_out)
-        self.act = activation()
+        self.lin1 = Linear(dim_in, hidden_dim)
+        self.lin2 = Linear(hidden_dim, dim_out)
+        self.activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.lin2(self.act(self.lin1(x)))
+        out: Tensor = self.lin2(self.lin1(x, self.activation))
         return out
 
 
@@ -40,8 +41,8 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.side = side
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, dim // heads))  # from side - 1 rows below to as many above
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // heads))
 
@@ -77,7 +78,7 @@ class ViTBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
         self.attn = RelativeAttention(dim, heads, window or grid)
         self.norm2 = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
-        self.mlp = Perceptron(dim, 4 * dim, dim, activation=nn.GELU)
+        self.mlp = Perceptron(dim, 4 * dim, dim, activation="gelu")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
