@@ -13,6 +13,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/batch/summary.py
   MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
+  MedSAM2Lib/benchmark/approximations.py
   MedSAM2Lib/benchmark/compare.py
   MedSAM2Lib/benchmark/corrections.py
   MedSAM2Lib/benchmark/memory.py
@@ -34,6 +35,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/batch_case.py
   MedSAM2Lib/cli/batch_run.py
   MedSAM2Lib/cli/benchmark.py
+  MedSAM2Lib/cli/benchmark_approximations.py
   MedSAM2Lib/cli/console.py
   MedSAM2Lib/cli/demo.py
   MedSAM2Lib/cli/engine.py

@@ -28,7 +28,9 @@ from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.intensity import apply_window
 from MedSAM2Lib.prompts import Box, Points
 
-__all__ = ["Comparison", "Plan", "Timing", "compare", "reference_is_installed"]
+__all__ = [
+    "PLAIN", "Comparison", "Plan", "Reference", "Timing", "compare", "quiet_reference", "reference_is_installed", "seconds_of",
+]  # fmt: skip
 
 # Whole slices and masks as the network gives them, as the reference does it.
 PLAIN = SessionOptions(zoom=None, stop_after=0, fill_hole_cells=0, keep_largest=False)
@@ -94,14 +96,14 @@ def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Calla
     volume = random_volume(size, plan.slices)
     ours = _Ours(model, plan)
     ours.open(volume)
-    theirs = _Reference(model, ours.frames(), plan) if with_reference else None
+    theirs = Reference(model, ours.frames(), plan) if with_reference else None
     timings: list[Timing] = []
 
-    def measure(name: str, own: _Steps, other: Callable[[_Reference], _Steps]) -> None:
+    def measure(name: str, own: _Steps, other: Callable[[Reference], _Steps]) -> None:
         note(name)
         timings.append(_in_turns(name, own, None if theirs is None else other(theirs), model.network.device))
 
-    with _quiet() if with_reference else nullcontext():
+    with quiet_reference() if with_reference else nullcontext():
         measure("encoder, per slice", ours.encode(), lambda meta: meta.encode())
         measure("first mask of a volume", ours.first_mask(volume), lambda meta: meta.first_mask())
         measure("first pass, per slice", ours.first_pass(), lambda meta: meta.first_pass())
@@ -129,11 +131,11 @@ def _in_turns(name: str, ours: _Steps, theirs: _Steps | None, device: torch.devi
     times: list[tuple[float, float | None]] = []
     while True:
         if theirs is not None and len(times) % 2:
-            second = _step(theirs, device)
-            first = _step(ours, device)
+            second = seconds_of(theirs, device)
+            first = seconds_of(ours, device)
         else:
-            first = _step(ours, device)
-            second = None if theirs is None else _step(theirs, device)
+            first = seconds_of(ours, device)
+            second = None if theirs is None else seconds_of(theirs, device)
         if first is None:
             assert second is None, "both have as many steps"
             break
@@ -148,7 +150,7 @@ def _in_turns(name: str, ours: _Steps, theirs: _Steps | None, device: torch.devi
     )
 
 
-def _step(steps: _Steps, device: torch.device) -> float | None:
+def seconds_of(steps: _Steps, device: torch.device) -> float | None:
     """Seconds of the next step; None at the end."""
     begun = time.perf_counter()
     try:
@@ -164,7 +166,7 @@ def _lowest_dice(ours: _Masks, theirs: _Masks) -> float:
     return min(metrics.dice(ours[index][None], theirs[index][None]) for index in ours)
 
 
-def _quiet() -> Any:
+def quiet_reference() -> Any:
     from MedSAM2Lib.benchmark.reference import quiet_meta
 
     return quiet_meta()
@@ -235,7 +237,7 @@ class _Ours:
         yield from enumerate(object_boxes(self._size, self._plan.objects))
 
 
-class _Reference:
+class Reference:
     """Meta's predictor on the same steps."""
 
     def __init__(self, model: LoadedModel, frames: Tensor, plan: Plan) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from MedSAM2Lib.atomic import atomic_path
-from MedSAM2Lib.benchmark.compare import Comparison
-from MedSAM2Lib.benchmark.corrections import Corrections
-from MedSAM2Lib.benchmark.memory import PeakMemory
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model
 from MedSAM2Lib.checkpoints.registry import MODELS
@@ -58,9 +56,8 @@ def network_name(model: LoadedModel) -> str:
     return next(name for name in NETWORKS if network_config(name, size) == model.network.config)
 
 
-def write_report(
-    path: Path, model: LoadedModel, comparison: Comparison, corrections: Corrections, memory: PeakMemory | None
-) -> None:
+def write_report(path: Path, model: LoadedModel, figures: Mapping[str, Any]) -> None:
+    """figures: of what was measured, by name."""
     content = {
         "model": model.name,
         "image_size": model.network.config.image_size,
@@ -69,9 +66,7 @@ def write_report(
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "version": __version__,
-        "comparison": asdict(comparison),
-        "corrections": {**asdict(corrections), "predicted": corrections.predicted},
-        "peak_memory": None if memory is None else asdict(memory),
+        **figures,
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

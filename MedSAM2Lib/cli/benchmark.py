@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-reference", action="store_true", help="this library alone")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of a large volume, in a process of its own")
     parser.add_argument("--memory-slices", type=int, default=300, metavar="N", help="slices of that volume; default 300")
+    parser.add_argument(
+        "--approximations", action="store_true", help="instead: what each --approximate is worth, in speed and in masks"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="the same figures as JSON")
 
 
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from MedSAM2Lib.benchmark.corrections import measure_corrections
     from MedSAM2Lib.benchmark.memory import measure_peak_memory
     from MedSAM2Lib.benchmark.report import network_name, prepare, write_report
+    from MedSAM2Lib.cli.benchmark_approximations import measure_approximations
     from MedSAM2Lib.cli.console import tell
 
     # 1. What is asked for
@@ -72,6 +77,12 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
     with_reference = reference_is_installed() and not args.no_reference and isinstance(model.network.config.trunk, TrunkConfig)
+    if args.approximations:
+        rows = measure_approximations(model, plan.slices, with_reference)
+        if args.json is not None:
+            write_report(args.json, model, {"approximations": rows})
+            print(f"wrote {args.json}")
+        return 0
     # 2. Measure
     comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
     _print_comparison(model, comparison, torch.get_num_threads())
@@ -88,7 +99,12 @@ def run(args: argparse.Namespace) -> int:
         _print_memory(memory)
     # 3. Keep
     if args.json is not None:
-        write_report(args.json, model, comparison, corrections, memory)
+        figures = {
+            "comparison": asdict(comparison),
+            "corrections": {**asdict(corrections), "predicted": corrections.predicted},
+            "peak_memory": None if memory is None else asdict(memory),
+        }
+        write_report(args.json, model, figures)
         print(f"wrote {args.json}")
     return 0 if comparison.each_slice_encoded_once else 1
 

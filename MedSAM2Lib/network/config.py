@@ -5,11 +5,22 @@ Figures of SAM 2 and SAM 2.1: Ravi et al., arXiv 2408.00714, and the public conf
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["NETWORKS", "SAM_NETWORKS", "NetworkConfig", "SAMConfig", "TrunkConfig", "ViTConfig", "network_config"]
+__all__ = [
+    "APPROXIMATIONS", "CROP_ZOOM", "NETWORKS", "SAM_NETWORKS", "Approximation", "NetworkConfig", "SAMConfig", "TrunkConfig",
+    "ViTConfig", "approximated", "network_config",
+]  # fmt: skip
+
+# Ways to be faster at the price of other masks than the network's own; docs/performance.md says of how other ones.
+# crop: a square around the object, half as many pixels across. pooled-memories: memory maps in a quarter of their tokens.
+Approximation = Literal["crop", "pooled-memories"]
+APPROXIMATIONS: tuple[Approximation, ...] = get_args(Approximation)
+CROP_ZOOM = 2.0  # side of the square in sides of the prompt
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class NetworkConfig:
     # True: the image's channels are the slice before (in the direction of the pass), the slice, and the slice after, so
     # that a small network sees depth where SAM 2 sees three times the same grey.
     neighbour_channels: bool = False
+    # True: an approximation. Memory maps are looked at in a quarter of their tokens, for which the weights were not trained.
+    pooled_memories: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -134,3 +147,12 @@ def network_config(name: str, image_size: int | None = None) -> NetworkConfig:
         raise OptionError(f"Unknown network {name!r}: use one of {', '.join(NETWORKS)}.")
     config = NETWORKS[name]
     return config if image_size is None else replace(config, image_size=image_size)
+
+
+def approximated(config: NetworkConfig, approximations: Collection[Approximation]) -> NetworkConfig:
+    """What of some approximations changes a network's sizes. Raises OptionError for an unknown one."""
+    if unknown := [name for name in approximations if name not in APPROXIMATIONS]:
+        raise OptionError(f"Unknown approximation {unknown[0]!r}: use one of {', '.join(APPROXIMATIONS)}.")
+    if "crop" in approximations:
+        config = replace(config, image_size=config.image_size // 2)
+    return replace(config, pooled_memories=config.pooled_memories or "pooled-memories" in approximations)

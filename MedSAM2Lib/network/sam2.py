@@ -75,7 +75,9 @@ class SAM2(nn.Module):
         if config.absent_object_embedding:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
         self._add_image_encoder(config)
-        self.memory_attention = MemoryAttention(dim, memory_dim, config.feedforward_dim, config.memory_layers)
+        self.memory_attention = MemoryAttention(
+            dim, memory_dim, config.feedforward_dim, config.memory_layers, pooled=config.pooled_memories
+        )
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
         self._add_mask_decoder(config)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)

@@ -65,6 +65,13 @@ def test_a_checkpoint_of_efficient_medsam2_segments(segment: Command, tmp_path: 
     weights.unlink()  # pytest keeps the folders of three runs
 
 
+def test_an_approximation_is_told_and_reported(segment: Command, tmp_path: Path) -> None:
+    ended = segment("--box", BOX, "--approximate", "pooled-memories", "--report", tmp_path / "report.json")
+    assert "approximate: pooled-memories" in ended.err
+    model = json.loads((tmp_path / "report.json").read_text())["model"]
+    assert (model["network"], model["approximations"]) == ("nano", ["pooled-memories"])
+
+
 def test_the_same_command_gives_the_same_mask(segment: Command, tmp_path: Path) -> None:
     for name in ("one.nrrd", "two.nrrd"):
         assert segment("-o", tmp_path / name, "--box", BOX).status == 0
