@@ -108,6 +108,7 @@ def test_the_report_tells_what_was_done(segment: Command, an_untrained_model: Pa
         "network": "nano",
         "file": "untrained.pt",
         "sha256": hashlib.sha256(an_untrained_model.read_bytes()).hexdigest(),
+        "approximations": [],
     }
     assert report["window"] == {"asked": "-200:200", "low": -200.0, "high": 200.0}
     assert report["axis"] == "k"
