@@ -108,6 +108,7 @@ def made_with(model: LoadedModel | LoadedSAM, slices_encoded: int, timings: Mapp
             "sha256": model.sha256,
             "approximations": list(model.approximations),
         },
+        "precision": model.precision,
         "device": {"name": str(device), "processor": _processor(device), "threads": torch.get_num_threads()},
         "versions": versions(),
         "slices_encoded": slices_encoded,

@@ -6,6 +6,7 @@ does then falls on all alike.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.intensity import apply_window
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import CROP_ZOOM, Approximation, TrunkConfig, approximated, network_config
+from MedSAM2Lib.network.precision import set_precision
 
 __all__ = ["ApproximationRow", "measure_approximations"]
 
@@ -89,11 +91,11 @@ def _variants(model: LoadedModel) -> dict[str, LoadedModel]:
     variants = {EXACT: model, "pooled-memories": _approximate(model, "pooled-memories")}
     if isinstance(model.network.config.trunk, TrunkConfig):
         variants["crop"] = _approximate(model, "crop")
-        variants["crop, pooled-memories"] = _approximate(model, "crop", "pooled-memories")
+        variants["crop, --precision bfloat16"] = _in_bfloat16(variants["crop"])
         config = network_config(_SMALLER_NETWORK, model.network.config.image_size)
         smaller = LoadedModel(random_network(config).to(model.network.device), _SMALLER_NETWORK, model.path, "", None)
         variants["--model efficient-medsam2-tiny"] = smaller
-        variants["--model efficient-medsam2-tiny, pooled-memories"] = _approximate(smaller, "pooled-memories")
+        variants["--model efficient-medsam2-tiny, --precision bfloat16"] = _in_bfloat16(smaller)
     return variants
 
 
@@ -103,6 +105,10 @@ def _approximate(model: LoadedModel, *approximations: Approximation) -> LoadedMo
     zoom = CROP_ZOOM if "crop" in approximations else model.zoom
     network = network.requires_grad_(False).to(model.network.device)
     return replace(model, network=network, zoom=zoom, approximations=approximations)
+
+
+def _in_bfloat16(model: LoadedModel) -> LoadedModel:
+    return replace(model, network=set_precision(copy.deepcopy(model.network), "bfloat16"))
 
 
 class _Run:

@@ -1,16 +1,19 @@
-"""How long each step of segmenting a volume takes, ours and Meta's in turns.
+"""How long each step of segmenting a volume takes, ours, exact and fastest, and Meta's in turns.
 
-Both do a step, one after the other, before either does the next, and the ratio is the median over such pairs: what else
-the machine does then falls on both alike. Same weights, same slices, same prompts, same threads, float32.
+All do a step, one after the other, before any does the next, and a ratio is the median over such turns: what else the
+machine does then falls on all alike. Same weights, same slices, same prompts, same threads; float32, but bfloat16 where it
+is to be fastest.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -26,6 +29,7 @@ from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.frames import View, normalise, slice_to_frame
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.intensity import apply_window
+from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.prompts import Box, Points
 
 __all__ = [
@@ -61,12 +65,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Timing:
-    """One step, seconds. `ratio` is how many times as long the reference takes, the median over pairs."""
+    """One step, seconds: ours exactly, in float32; at its fastest, in bfloat16; the reference's, in float32. A ratio is how
+    many times as long the reference takes, the median over turns."""
 
     name: str
     ours: float
+    fastest: float
     reference: float | None
     ratio: float | None
+    fastest_ratio: float | None
     repeats: int
 
 
@@ -79,6 +86,7 @@ class Comparison:
     object_slices: int  # with the prompted one
     object_encoder_runs: int  # of all objects in one session; as many as those slices
     lowest_dice: float | None  # over the slices of the first pass, between our masks and the reference's
+    fastest_dice: float  # likewise, between our masks in bfloat16 and in float32
 
     @property
     def each_slice_encoded_once(self) -> bool:
@@ -96,24 +104,27 @@ def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Calla
     volume = random_volume(size, plan.slices)
     ours = _Ours(model, plan)
     ours.open(volume)
+    fast = _Ours(_in_bfloat16(model), plan)
+    fast.open(volume)
     theirs = Reference(model, ours.frames(), plan) if with_reference else None
     timings: list[Timing] = []
 
-    def measure(name: str, own: _Steps, other: Callable[[Reference], _Steps]) -> None:
+    def measure(name: str, own: Callable[[_Ours], _Steps], other: Callable[[Reference], _Steps]) -> None:
         note(name)
-        timings.append(_in_turns(name, own, None if theirs is None else other(theirs), model.network.device))
+        runs = [own(ours), own(fast)] + ([] if theirs is None else [other(theirs)])
+        timings.append(_timing(name, list(_in_turns(runs, model.network.device))))
 
     with quiet_reference() if with_reference else nullcontext():
-        measure("encoder, per slice", ours.encode(), lambda meta: meta.encode())
-        measure("first mask of a volume", ours.first_mask(volume), lambda meta: meta.first_mask())
-        measure("first pass, per slice", ours.first_pass(), lambda meta: meta.first_pass())
-        measure("a prompt on a slice seen before", ours.prompt_again(), lambda meta: meta.prompt_again())
-        ours.correct()
-        if theirs is not None:
-            theirs.correct()
-        measure("second pass after a correction, per slice", ours.second_pass(), lambda meta: meta.second_pass())
+        measure("encoder, per slice", lambda own: own.encode(), lambda meta: meta.encode())
+        measure("first mask of a volume", lambda own: own.first_mask(volume), lambda meta: meta.first_mask())
+        measure("first pass, per slice", lambda own: own.first_pass(), lambda meta: meta.first_pass())
+        measure("a prompt on a slice seen before", lambda own: own.prompt_again(), lambda meta: meta.prompt_again())
+        for each in (ours, fast, theirs):
+            if each is not None:
+                each.correct()
+        measure("second pass after a correction, per slice", lambda own: own.second_pass(), lambda meta: meta.second_pass())
         runs = ours.session.embeddings.encoded
-        measure(f"{plan.objects} objects, per slice", ours.objects(volume), lambda meta: meta.objects())
+        measure(f"{plan.objects} objects, per slice", lambda own: own.objects(volume), lambda meta: meta.objects())
     agreement = None if theirs is None else _lowest_dice(ours.masks, theirs.masks)
     return Comparison(
         timings=tuple(timings),
@@ -123,31 +134,32 @@ def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Calla
         object_slices=plan.object_slices + 1,
         object_encoder_runs=ours.session.embeddings.encoded,
         lowest_dice=agreement,
+        fastest_dice=_lowest_dice(fast.masks, ours.masks),
     )
 
 
-def _in_turns(name: str, ours: _Steps, theirs: _Steps | None, device: torch.device) -> Timing:
-    """Both iterators to the end, which must be as long; who goes first alternates."""
-    times: list[tuple[float, float | None]] = []
-    while True:
-        if theirs is not None and len(times) % 2:
-            second = seconds_of(theirs, device)
-            first = seconds_of(ours, device)
-        else:
-            first = seconds_of(ours, device)
-            second = None if theirs is None else seconds_of(theirs, device)
-        if first is None:
-            assert second is None, "both have as many steps"
-            break
-        times.append((first, second))
-    pairs = [(own, other) for own, other in times if other is not None]
-    return Timing(
-        name,
-        median(own for own, _ in times),
-        median(other for _, other in pairs) if pairs else None,
-        median(other / own for own, other in pairs) if pairs else None,
-        len(times),
-    )
+def _in_bfloat16(model: LoadedModel) -> LoadedModel:
+    return replace(model, network=set_precision(copy.deepcopy(model.network), "bfloat16"))
+
+
+def _in_turns(runs: Sequence[_Steps], device: torch.device) -> Iterator[list[float]]:
+    """Seconds of each step of every run, which must all be as long; who goes first changes from step to step."""
+    for turn in itertools.count():
+        order = list(range(len(runs)))[:: -1 if turn % 2 else 1]
+        times = {index: seconds_of(runs[index], device) for index in order}
+        seconds = [time for index in range(len(runs)) if (time := times[index]) is not None]
+        if len(seconds) < len(runs):
+            assert not seconds, "all have as many steps"
+            return
+        yield seconds
+
+
+def _timing(name: str, turns: Sequence[Sequence[float]]) -> Timing:
+    ours, fastest, *others = (median(each) for each in zip(*turns, strict=True))
+    if not others:
+        return Timing(name, ours, fastest, None, None, None, len(turns))
+    ratio, fastest_ratio = (median(turn[2] / turn[which] for turn in turns) for which in (0, 1))
+    return Timing(name, ours, fastest, others[0], ratio, fastest_ratio, len(turns))
 
 
 def seconds_of(steps: _Steps, device: torch.device) -> float | None:

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING
 
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.memory.options import MEMORIES, MemoryName
-from MedSAM2Lib.network.config import APPROXIMATIONS, NETWORKS, Approximation
+from MedSAM2Lib.network.config import APPROXIMATIONS, NETWORKS, PRECISIONS, Approximation, Precision
 
 if TYPE_CHECKING:
     from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
     from MedSAM2Lib.inference.session import SessionOptions
 
 __all__ = [
-    "DEVICES", "THREADS_HELP", "Engine", "add_engine_arguments", "add_sight_arguments", "at_least", "engine_of",
+    "DEVICES", "PRECISION_HELP", "THREADS_HELP", "Engine", "add_engine_arguments", "add_sight_arguments", "at_least", "engine_of",
     "load_any_engine", "load_engine", "session_options",
 ]  # fmt: skip
 
 DEVICES = ("auto", "cpu", "cuda", "mps")  # as MedSAM2Lib.device has them; a test compares
 THREADS_HELP = "processor threads; default: 1 for a network of small images (nano), else as many as there are cores"
+
+PRECISION_HELP = "float32 is exact (default); bfloat16 is faster, and masks differ a little at their edge"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Engine:
     zoom: float | str | None = "auto"  # None: the whole slice; "auto": as the model was trained
     depth_prior: bool = True
     memory: MemoryName = "recent"
+    precision: Precision = "float32"
     approximations: tuple[Approximation, ...] = ()
 
 
@@ -55,6 +58,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", choices=DEVICES, help="auto takes a GPU if there is one")
     group.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
+    group.add_argument("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
     group.add_argument(
         "--approximate", action="append", default=[], choices=APPROXIMATIONS,
         help="faster, with masks that are not quite the network's own (docs/performance.md); repeatable",
@@ -82,16 +86,18 @@ def engine_of(args: argparse.Namespace) -> Engine:
     """
     threads = at_least("--threads", args.threads, 1)
     if "zoom" not in args:
-        return Engine(args.model, args.network, args.device, threads, approximations=tuple(args.approximate))
-    zoom = _zoom_of(args.zoom)
+        return Engine(
+            args.model, args.network, args.device, threads, precision=args.precision, approximations=tuple(args.approximate)
+        )
     return Engine(
         args.model,
         args.network,
         args.device,
         threads,
-        zoom,
+        _zoom_of(args.zoom),
         not args.no_depth_prior,
         args.memory or "recent",
+        args.precision,
         tuple(args.approximate),
     )
 
@@ -112,7 +118,7 @@ def load_any_engine(engine: Engine) -> LoadedModel | LoadedSAM:
     from MedSAM2Lib.simpleitk import import_simpleitk
 
     device = choose_device(engine.device)
-    model = load_any_model(engine.model, device, engine.network, engine.approximations)
+    model = load_any_model(engine.model, device, engine.network, engine.precision, engine.approximations)
     if engine.threads is not None:
         import_simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(engine.threads)
     torch.set_num_threads(engine.threads or sensible_threads(model.network.config))

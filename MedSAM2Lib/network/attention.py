@@ -61,10 +61,11 @@ class RotaryAttention(Attention):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, unrotated_keys: int = 0) -> Tensor:
         """(B, N, C), (B, M * N + unrotated_keys, Ck) twice, to (B, N, C); N is the number of tokens of a grid."""
         cosine, sine = self._phases(query.shape[1], query.device)
-        q, k = rotate_pairs(self.q_proj(query), cosine, sine), self.k_proj(key)
+        q, k = rotate_pairs(self.q_proj(query), cosine, sine).to(value.dtype), self.k_proj(key)
         in_grid = k.shape[1] - unrotated_keys
-        grids = k[:, :in_grid].unflatten(1, (-1, query.shape[1]))  # (B, M, N, C)
-        k = torch.cat((rotate_pairs(grids, cosine, sine).flatten(1, 2), k[:, in_grid:]), dim=1)
+        grids = k[:, :in_grid].split(query.shape[1], dim=1)  # one by one, so that what lies between fits a core's cache
+        turned = [rotate_pairs(grid, cosine, sine).to(value.dtype) for grid in grids]
+        k = torch.cat((*turned, k[:, in_grid:].to(value.dtype)), dim=1)
         counts = None  # logarithms of how many keys each one stands for
         if self.pooled and in_grid > query.shape[1]:
             k, value = _pooled(k, in_grid, query.shape[1]), _pooled(value, in_grid, query.shape[1])

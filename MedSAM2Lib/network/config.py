@@ -12,9 +12,12 @@ from typing import Literal, get_args
 from MedSAM2Lib.errors import OptionError
 
 __all__ = [
-    "APPROXIMATIONS", "CROP_ZOOM", "NETWORKS", "SAM_NETWORKS", "Approximation", "NetworkConfig", "SAMConfig", "TrunkConfig",
-    "ViTConfig", "approximated", "network_config",
+    "APPROXIMATIONS", "CROP_ZOOM", "NETWORKS", "PRECISIONS", "SAM_NETWORKS", "Approximation", "NetworkConfig", "Precision",
+    "SAMConfig", "TrunkConfig", "ViTConfig", "approximated", "network_config",
 ]  # fmt: skip
+
+Precision = Literal["float32", "bfloat16"]  # exact, or faster (`network.precision`)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # Ways to be faster at the price of other masks than the network's own; docs/performance.md says of how other ones.
 # crop: a square around the object, half as many pixels across. pooled-memories: memory maps in a quarter of their tokens.

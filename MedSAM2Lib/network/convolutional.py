@@ -48,7 +48,7 @@ class ConvolutionalSAM2(SAM2):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         unread = images[:, :0]
-        return ImageFeatures(self.image_encoder(images), unread, unread, images)
+        return ImageFeatures(self.image_encoder(self._to_encoder(images)), unread, unread, images)
 
     def _decode(
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool

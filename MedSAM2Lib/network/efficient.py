@@ -93,4 +93,4 @@ class EfficientSAM2(SAM2):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         unread = images[:, :0]
-        return ImageFeatures(self.image_encoder(images), unread, unread, unread)
+        return ImageFeatures(self.image_encoder(self._to_encoder(images)), unread, unread, unread)

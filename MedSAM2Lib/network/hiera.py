@@ -7,13 +7,14 @@ Ryali et al., arXiv 2306.00989, as SAM 2 uses it (Ravi et al., arXiv 2408.00714,
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
-from MedSAM2Lib.network.layers import MLP, attend, from_windows, to_windows
+from MedSAM2Lib.network.layers import MLP, attend, from_windows, in_parts, to_windows
 from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["Hiera", "MultiScaleBlock"]
@@ -93,7 +94,8 @@ class MultiScaleBlock(nn.Module):
         normed = self.norm1(x)
         shortcut = _pool(self.proj(normed)) if self.pools else x
         x = shortcut + self._attend(normed)
-        out: Tensor = x + self.mlp(self.norm2(x))
+        by_row = self.norm2(x).flatten(0, 1)  # (B * H, W, dim_out)
+        out: Tensor = x + in_parts(self.mlp, by_row, 4 * x.shape[-1]).reshape(x.shape)
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -111,7 +113,8 @@ class MultiScaleBlock(nn.Module):
 
     def _attend_in_windows(self, x: Tensor, height: int, width: int) -> Tensor:
         """Windows of height x width tokens that fill x; the rest of a whole window is padding."""
-        attended = self.attn(to_windows(x, height, width), padding=self.window**2 - height * width)
+        attend_inside = partial(self.attn, padding=self.window**2 - height * width)
+        attended = in_parts(attend_inside, to_windows(x, height, width), self.attn.qkv.out_features)
         shrink = 2 if self.pools else 1
         return from_windows(attended, x.shape[1] // shrink, x.shape[2] // shrink)
 

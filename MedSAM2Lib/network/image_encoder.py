@@ -29,7 +29,8 @@ class LateralConv(nn.Module):
         assert bias is not None
         if then is not None:
             second = then.weight.flatten(1)
-            weight, bias = second @ weight, F.linear(bias, second, then.bias)
+            weight = (second @ weight.to(second.dtype)).to(x.dtype)
+            bias = F.linear(bias.to(second.dtype), second, then.bias).to(x.dtype)
         return linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -10,10 +11,11 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.linear import Activation, Linear, linear, uses_onednn
 
-__all__ = ["MLP", "LayerNorm2d", "attend", "attend_in_chunks", "from_windows", "to_windows"]
+__all__ = ["MLP", "LayerNorm2d", "attend", "attend_in_chunks", "from_windows", "in_parts", "to_windows"]
 
-_MANY_KEYS = 512  # from which two products of matrices are faster than torch's fused attention on a CPU
+_MANY_TOKENS = 512  # queries and keys from which two products of matrices are faster than torch's fused attention on a CPU
 _QUERIES_PER_THREAD = 256  # so that their scores stay in a core's cache
+_LARGEST_RESULT = 2**25  # bytes: glibc asks the system anew for every block beyond, which takes longer than to fill it
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -23,7 +25,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         attended: Tensor = (scores if mask is None else scores + mask).softmax(-1).to(v.dtype) @ v
         return attended
-    if mask is None and k.shape[-2] >= _MANY_KEYS and uses_onednn(q):
+    if mask is None and min(q.shape[-2], k.shape[-2]) >= _MANY_TOKENS and uses_onednn(q):
         heads = zip(q.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3), strict=True)
         return torch.stack([attend_in_chunks(*head) for head in heads]).reshape(*q.shape[:-1], v.shape[-1])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -34,6 +36,14 @@ def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     v = v.T.contiguous()
     chunks = (q * q.shape[-1] ** -0.5).split(_QUERIES_PER_THREAD * torch.get_num_threads())
     return torch.cat([linear(linear(chunk, k, mask).softmax(-1), v) for chunk in chunks])
+
+
+def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
+    """layer(x), which treats each of the N in (N, ..., C) by itself; on a CPU in parts whose `channels` fit a block of memory."""
+    size = x.numel() // x.shape[-1] * channels * x.element_size()
+    if size <= _LARGEST_RESULT or not uses_onednn(x):
+        return layer(x)
+    return torch.cat([layer(part) for part in x.chunk(-(-size // _LARGEST_RESULT))])
 
 
 def to_windows(x: Tensor, height: int, width: int) -> Tensor:

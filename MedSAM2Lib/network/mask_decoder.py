@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from MedSAM2Lib.network.layers import MLP, LayerNorm2d
+from MedSAM2Lib.network.linear import linear
 from MedSAM2Lib.network.two_way import TwoWayTransformer
 
 __all__ = ["DecodedMasks", "MaskDecoder"]
@@ -96,14 +97,27 @@ class MaskDecoder(nn.Module):
         return logits, iou, mask_tokens, self.pred_obj_score_head(tokens[:, 0])
 
     def _upscale(self, x: Tensor, stride8: Tensor, stride4: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C / 8, 4h, 4w)."""
-        if not self.picks_up_detail:
-            coarse: Tensor = self.output_upscaling(x)
-            return coarse
+        """(B, C, h, w) to (B, C / 8, 4h, 4w), picking up the finer features on the way where there are any."""
         deconvolve1, norm, activate1, deconvolve2, activate2 = self.output_upscaling
-        x = activate1(norm(deconvolve1(x) + stride8))
-        out: Tensor = activate2(deconvolve2(x) + stride4)
+        x = _doubled(x, deconvolve1)
+        x = activate1(norm(x + stride8 if self.picks_up_detail else x))
+        x = _doubled(x, deconvolve2)
+        out: Tensor = activate2(x + stride4 if self.picks_up_detail else x)
         return out
+
+
+def _doubled(x: Tensor, deconvolution: nn.Module) -> Tensor:
+    """A 2 x 2 transposed convolution with stride 2: each pixel becomes four, by one product of matrices.
+
+    (B, C, h, w) to (B, C', 2h, 2w), channels last in memory.
+    """
+    assert isinstance(deconvolution, nn.ConvTranspose2d)
+    weight = deconvolution.weight.permute(2, 3, 1, 0)  # (2, 2, C', C)
+    bias = deconvolution.bias
+    assert bias is not None
+    four = linear(x.permute(0, 2, 3, 1), weight.flatten(0, 2), bias.repeat(4)).unflatten(-1, weight.shape[:3])
+    rows_apart: Tensor = four.transpose(2, 3)  # (B, h, 2, w, 2, C')
+    return rows_apart.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _stable_or_best(logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,10 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int) -> Tensor:
+    def forward(self, x: Tensor, memory_key: Tensor, memory: Tensor, pointer_tokens: int) -> Tensor:
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, normed)
-        x = x + self.cross_attn_image(self.norm2(x), memory + memory_pos, memory, unrotated_keys=pointer_tokens)
+        x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, unrotated_keys=pointer_tokens)
         out: Tensor = x + self.linear2(self.linear1(self.norm3(x), "relu"))
         return out
 
@@ -47,8 +47,9 @@ class MemoryAttention(nn.Module):
         memory_pos      same shape: where and when each token is from
         """
         height, width = features.shape[-2:]
-        x = (features + _POSITION_WEIGHT * position).flatten(2).transpose(1, 2)  # (B, hw, C)
+        x = (features + (_POSITION_WEIGHT * position).to(features.dtype)).flatten(2).transpose(1, 2)  # (B, hw, C)
+        memory_key = memory + memory_pos
         for layer in self.layers:
-            x = layer(x, memory, memory_pos, pointer_tokens)
+            x = layer(x, memory_key, memory, pointer_tokens)
         normed: Tensor = self.norm(x)
         return normed.transpose(1, 2).reshape(*features.shape[:2], height, width)

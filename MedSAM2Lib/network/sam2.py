@@ -103,7 +103,7 @@ class SAM2(nn.Module):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
         decoder = self.sam_mask_decoder
-        stride4, stride8, stride16 = self.image_encoder(images, decoder.conv_s0, decoder.conv_s1)
+        stride4, stride8, stride16 = self.image_encoder(self._to_encoder(images), decoder.conv_s0, decoder.conv_s1)
         return ImageFeatures(stride16, stride8, stride4, images[:, :0])
 
     def without_memory(self, stride16: Tensor) -> Tensor:
@@ -136,6 +136,7 @@ class SAM2(nn.Module):
         # One point is ambiguous, and for SAM 2 so is none: three candidates, of which the best is kept. A box (two
         # corners) is not.
         multimask = points is None or points.labels.shape[1] <= 1
+        conditioned = self._to_decoder(conditioned)
         decoded = self._decode(conditioned, features, _padding(conditioned) if points is None else points, mask, multimask)
         row = torch.arange(len(conditioned), device=conditioned.device)
         best = decoded.iou.argmax(-1)
@@ -161,8 +162,9 @@ class SAM2(nn.Module):
     ) -> DecodedMasks:
         prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
         grid = self.sam_prompt_encoder.grid_encoding()
+        stride8, stride4 = self._to_decoder(features.stride8), self._to_decoder(features.stride4)
         decoded: DecodedMasks = self.sam_mask_decoder(
-            conditioned, grid, prompt.sparse, prompt.dense, features.stride8, features.stride4, multimask
+            conditioned, grid, prompt.sparse, prompt.dense, stride8, stride4, multimask
         )
         return decoded
 
@@ -179,9 +181,8 @@ class SAM2(nn.Module):
         full_logits = (2 * mask.float() - 1) * MASK_PROMPT_LOGIT
         logits = F.interpolate(full_logits, size=size, mode="bilinear", align_corners=False, antialias=True)
         # The raw features, without `no_mem_embed`: the semantics the published weights were trained with.
-        decoded = self._decode(
-            features.stride16, features, _padding(features.stride16), self._mask_prompt(mask), multimask=False
-        )
+        stride16 = self._to_decoder(features.stride16)
+        decoded = self._decode(stride16, features, _padding(stride16), self._mask_prompt(mask), multimask=False)
         pointer = self._pointer(decoded.tokens[:, 0], decoded.object_score > 0)
         present = mask.flatten(1).any(-1)
         certain = torch.ones_like(decoded.iou)
@@ -237,6 +238,13 @@ class SAM2(nn.Module):
             return tokens, torch.zeros_like(tokens)
         position = self.obj_ptr_tpos_proj(sine_encoding_1d(distances / furthest, self.config.hidden_dim))  # (P, D)
         return tokens, position.repeat_interleave(per_pointer, dim=0).expand(len(tokens), -1, -1)
+
+    def _to_encoder(self, images: Tensor) -> Tensor:
+        return images.to(next(self.image_encoder.parameters()).dtype)
+
+    def _to_decoder(self, features: Tensor) -> Tensor:
+        """In inference the mask decoder computes in float32 always."""
+        return features if self.training else features.float()
 
     def _sine(self, channels: int, side: int) -> Tensor:
         key = (channels, self.device)

@@ -24,6 +24,7 @@ from MedSAM2Lib.errors import EngineError, MedSAM2Error, OptionError, ProtocolEr
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.session import Session
+from MedSAM2Lib.network.config import Precision
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
 from MedSAM2Lib.slice_stack import resample
@@ -139,12 +140,13 @@ class Engine:
         device: str = "auto",
         threads: int | None = None,
         memory_bytes: int | None = None,
+        precision: Precision = "float32",
     ) -> dict[str, Any]:
         """Loads the model; a second start replaces it, and every session goes. Returns what runs, for the user."""
         if (threads is not None and threads < 1) or (memory_bytes is not None and memory_bytes < 1):
             raise OptionError(f"Threads and bytes of memory count from 1, but {threads} and {memory_bytes} came.")
         self._say(None, f"Loading {model}.")
-        loaded = self._loaded(model, choose_device(device), network)
+        loaded = self._loaded(model, choose_device(device), network, precision)
         torch.set_num_threads(threads or sensible_threads(loaded.network.config))
         self._model, self._budget = loaded, memory_bytes or memory_budget()
         self._open.clear()
@@ -154,18 +156,19 @@ class Engine:
             "sha256": loaded.sha256,
             "device": str(loaded.network.device),
             "threads": torch.get_num_threads(),
+            "precision": loaded.precision,
             "memory_bytes": self._budget,
         }
 
-    def _loaded(self, model: str, device: torch.device, network: str | None) -> LoadedModel:
+    def _loaded(self, model: str, device: torch.device, network: str | None, precision: Precision) -> LoadedModel:
         """On the processor where a GPU has no room for the model."""
         try:
-            return load_model(model, device, network)
+            return load_model(model, device, network, precision)
         except (MemoryError, RuntimeError) as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
         self._say(None, f"Memory is full: {_ON_PROCESSOR}")
-        return load_model(model, torch.device("cpu"), network)
+        return load_model(model, torch.device("cpu"), network, precision)
 
     # ── volumes ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,9 +233,7 @@ class Engine:
     def _volume_bytes(self, names: Iterable[str], *more: Volume) -> int:
         """Of these sessions' volumes; one that several look at counts once."""
         opened = [self._open[name] for name in names]
-        arrays = {
-            id(one.array): one.array for one in (*more, *(held for each in opened for held in (each.volume, each.sliced)))
-        }
+        arrays = {id(one.array): one.array for one in (*more, *(held for each in opened for held in (each.volume, each.sliced)))}
         return sum(array.nbytes for array in arrays.values())
 
     def _share_out(self) -> None:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from MedSAM2Lib.network.layers import attend
+from MedSAM2Lib.network import layers
+from MedSAM2Lib.network.layers import attend, in_parts
 from MedSAM2Lib.network.linear import Activation, Linear, linear
+from MedSAM2Lib.network.mask_decoder import _doubled
 from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
 
 
@@ -43,7 +45,7 @@ def test_a_layer_learns_as_torchs_does() -> None:
 @pytest.mark.parametrize("keys", [511, 512], ids=["fused", "by products"])
 @torch.no_grad()
 def test_attention_to_many_keys_is_that_to_few(keys: int) -> None:
-    q, k, v = random(2, 3, 300, 16), random(2, 3, keys, 16, seed=1), random(2, 3, keys, 8, seed=2)
+    q, k, v = random(2, 3, 600, 16), random(2, 3, keys, 16, seed=1), random(2, 3, keys, 8, seed=2)
     expected = (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v
     torch.testing.assert_close(attend(q, k, v), expected, atol=1e-5, rtol=1e-5)
 
@@ -55,3 +57,24 @@ def test_pairs_turn_by_their_phases() -> None:
     turned = rotate_pairs(x, cosine, sine)
     torch.testing.assert_close(turned[..., 0::2], even * cosine - odd * sine)
     torch.testing.assert_close(turned[..., 1::2], even * sine + odd * cosine)
+
+
+@torch.no_grad()
+def test_a_doubling_is_a_transposed_convolution() -> None:
+    deconvolution = torch.nn.ConvTranspose2d(6, 4, kernel_size=2, stride=2)
+    x = random(2, 6, 5, 7)
+    torch.testing.assert_close(_doubled(x, deconvolution), deconvolution(x))
+
+
+@torch.no_grad()
+def test_parts_make_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_LARGEST_RESULT", 4 * 24 * 5)  # bytes of five rows
+    sizes: list[int] = []
+
+    def layer(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return 2 * x
+
+    x = random(12, 8)
+    assert torch.equal(in_parts(layer, x, channels=24), 2 * x)
+    assert sizes == [4, 4, 4]
