@@ -75,7 +75,7 @@ def published(name: str) -> State:
 
 def test_a_crop_halves_the_image_and_zooms(a_path: Path) -> None:
     torch.save({"model": published("medsam2")}, a_path)
-    model = load_model(str(a_path), CPU, "medsam2", ["crop", "pooled-memories"])
+    model = load_model(str(a_path), CPU, "medsam2", approximations=["crop", "pooled-memories"])
     assert (model.network.config.image_size, model.zoom) == (256, CROP_ZOOM)
     assert model.network.config.pooled_memories
     assert model.approximations == ("crop", "pooled-memories")
