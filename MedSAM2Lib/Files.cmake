@@ -13,6 +13,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/batch/summary.py
   MedSAM2Lib/batch/table.py
   MedSAM2Lib/benchmark/__init__.py
+  MedSAM2Lib/benchmark/approximations.py
   MedSAM2Lib/benchmark/box_to_mask.py
   MedSAM2Lib/benchmark/clock.py
   MedSAM2Lib/benchmark/compare.py
@@ -37,6 +38,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/cli/batch_case.py
   MedSAM2Lib/cli/batch_run.py
   MedSAM2Lib/cli/benchmark.py
+  MedSAM2Lib/cli/benchmark_approximations.py
   MedSAM2Lib/cli/benchmark_parts.py
   MedSAM2Lib/cli/console.py
   MedSAM2Lib/cli/demo.py
@@ -122,6 +124,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/build.py
   MedSAM2Lib/network/config.py
   MedSAM2Lib/network/convolutional.py
+  MedSAM2Lib/network/efficient.py
   MedSAM2Lib/network/hiera.py
   MedSAM2Lib/network/image_encoder.py
   MedSAM2Lib/network/layers.py

@@ -21,7 +21,7 @@ from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.session import SessionOptions
 from MedSAM2Lib.intensity import Window
-from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS
+from MedSAM2Lib.network.config import NETWORKS, SAM_NETWORKS, approximated
 from MedSAM2Lib.prompt_files import PromptSet, to_json
 from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.simpleitk import import_simpleitk
@@ -101,7 +101,13 @@ def made_with(model: LoadedModel | LoadedSAM, slices_encoded: int, timings: Mapp
     """What a report says of the model, the machine, and how long it took (seconds by step)."""
     device = model.network.device
     return {
-        "model": {"name": model.name, "network": _network_name(model), "file": model.path.name, "sha256": model.sha256},
+        "model": {
+            "name": model.name,
+            "network": _network_name(model),
+            "file": model.path.name,
+            "sha256": model.sha256,
+            "approximations": list(model.approximations),
+        },
         "precision": model.precision,
         "device": {"name": str(device), "processor": _processor(device), "threads": torch.get_num_threads()},
         "versions": versions(),
@@ -166,7 +172,8 @@ def _rounded(value: float | bool) -> float | bool:
 
 
 def _network_name(model: LoadedModel | LoadedSAM) -> str | None:
-    known = {**NETWORKS, **SAM_NETWORKS}
+    with_memory = {name: approximated(config, model.approximations) for name, config in NETWORKS.items()}
+    known = {**with_memory, **SAM_NETWORKS}
     return next((name for name, config in known.items() if config == model.network.config), None)
 
 

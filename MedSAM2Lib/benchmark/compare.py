@@ -32,7 +32,9 @@ from MedSAM2Lib.intensity import apply_window
 from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.prompts import Box, Points
 
-__all__ = ["Comparison", "Plan", "Timing", "compare", "reference_is_installed"]
+__all__ = [
+    "PLAIN", "Comparison", "Plan", "Reference", "Timing", "compare", "quiet_reference", "reference_is_installed", "seconds_of",
+]  # fmt: skip
 
 # Whole slices and masks as the network gives them, as the reference does it.
 PLAIN = SessionOptions(zoom=None, stop_after=0, fill_hole_cells=0, keep_largest=False)
@@ -104,15 +106,15 @@ def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Calla
     ours.open(volume)
     fast = _Ours(_in_bfloat16(model), plan)
     fast.open(volume)
-    theirs = _Reference(model, ours.frames(), plan) if with_reference else None
+    theirs = Reference(model, ours.frames(), plan) if with_reference else None
     timings: list[Timing] = []
 
-    def measure(name: str, own: Callable[[_Ours], _Steps], other: Callable[[_Reference], _Steps]) -> None:
+    def measure(name: str, own: Callable[[_Ours], _Steps], other: Callable[[Reference], _Steps]) -> None:
         note(name)
         runs = [own(ours), own(fast)] + ([] if theirs is None else [other(theirs)])
         timings.append(_timing(name, list(_in_turns(runs, model.network.device))))
 
-    with _quiet() if with_reference else nullcontext():
+    with quiet_reference() if with_reference else nullcontext():
         measure("encoder, per slice", lambda own: own.encode(), lambda meta: meta.encode())
         measure("first mask of a volume", lambda own: own.first_mask(volume), lambda meta: meta.first_mask())
         measure("first pass, per slice", lambda own: own.first_pass(), lambda meta: meta.first_pass())
@@ -144,7 +146,7 @@ def _in_turns(runs: Sequence[_Steps], device: torch.device) -> Iterator[list[flo
     """Seconds of each step of every run, which must all be as long; who goes first changes from step to step."""
     for turn in itertools.count():
         order = list(range(len(runs)))[:: -1 if turn % 2 else 1]
-        times = {index: _step(runs[index], device) for index in order}
+        times = {index: seconds_of(runs[index], device) for index in order}
         seconds = [time for index in range(len(runs)) if (time := times[index]) is not None]
         if len(seconds) < len(runs):
             assert not seconds, "all have as many steps"
@@ -160,7 +162,7 @@ def _timing(name: str, turns: Sequence[Sequence[float]]) -> Timing:
     return Timing(name, ours, fastest, others[0], ratio, fastest_ratio, len(turns))
 
 
-def _step(steps: _Steps, device: torch.device) -> float | None:
+def seconds_of(steps: _Steps, device: torch.device) -> float | None:
     """Seconds of the next step; None at the end."""
     begun = time.perf_counter()
     try:
@@ -176,7 +178,7 @@ def _lowest_dice(ours: _Masks, theirs: _Masks) -> float:
     return min(metrics.dice(ours[index][None], theirs[index][None]) for index in ours)
 
 
-def _quiet() -> Any:
+def quiet_reference() -> Any:
     from MedSAM2Lib.benchmark.reference import quiet_meta
 
     return quiet_meta()
@@ -247,7 +249,7 @@ class _Ours:
         yield from enumerate(object_boxes(self._size, self._plan.objects))
 
 
-class _Reference:
+class Reference:
     """Meta's predictor on the same steps."""
 
     def __init__(self, model: LoadedModel, frames: Tensor, plan: Plan) -> None:

@@ -20,10 +20,10 @@ from sam2.modeling.sam.mask_decoder import MaskDecoder
 from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
 from torch import Tensor
 
-from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
 from MedSAM2Lib.network.sam2 import SAM2
 
-__all__ = ["meta_predictor", "meta_state", "quiet_meta"]
+__all__ = ["meta_mask_decoder", "meta_predictor", "meta_state", "quiet_meta"]
 
 
 def meta_predictor(network: SAM2, *, keep_corrections: bool = True) -> Any:
@@ -69,7 +69,7 @@ def meta_predictor(network: SAM2, *, keep_corrections: bool = True) -> Any:
         fill_hole_area=0,
         add_all_frames_to_correct_as_cond=keep_corrections,
     )
-    predictor.sam_mask_decoder = _meta_mask_decoder(config)  # Meta's own hard-codes the widths of the published sizes
+    predictor.sam_mask_decoder = meta_mask_decoder(network)  # Meta's own hard-codes the widths of the published sizes
     predictor.load_state_dict(network.state_dict())
     return predictor.to(network.device).eval()
 
@@ -106,7 +106,7 @@ def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
 
 def _meta_image_encoder(config: NetworkConfig) -> Any:
     own = config.trunk
-    assert own is not None, "Meta's package knows no network of convolutions"
+    assert isinstance(own, TrunkConfig), "Meta's package knows neither plain transformers nor convolutions"
     trunk = Hiera(
         embed_dim=own.embed_dim,
         num_heads=own.num_heads,
@@ -154,12 +154,14 @@ def _meta_memory_encoder(config: NetworkConfig) -> Any:
     )
 
 
-def _meta_mask_decoder(config: NetworkConfig) -> Any:
-    return MaskDecoder(
+def meta_mask_decoder(network: SAM2) -> Any:
+    """Meta's mask decoder with our sizes and weights, in evaluation mode."""
+    config, own = network.config, network.sam_mask_decoder
+    decoder = MaskDecoder(
         transformer_dim=config.hidden_dim,
         transformer=TwoWayTransformer(depth=2, embedding_dim=config.hidden_dim, num_heads=8, mlp_dim=config.feedforward_dim),
         iou_head_hidden_dim=config.hidden_dim,
-        use_high_res_features=True,
+        use_high_res_features=own.picks_up_detail,
         iou_prediction_use_sigmoid=True,
         pred_obj_scores=True,
         pred_obj_scores_mlp=True,
@@ -168,3 +170,5 @@ def _meta_mask_decoder(config: NetworkConfig) -> Any:
         dynamic_multimask_stability_delta=0.05,
         dynamic_multimask_stability_thresh=0.98,
     )
+    decoder.load_state_dict(own.state_dict())
+    return decoder.eval()

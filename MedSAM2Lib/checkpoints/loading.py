@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,16 @@ from MedSAM2Lib.checkpoints.store import check_hash, sha256_of, weights_path
 from MedSAM2Lib.depth_prior import DepthPrior
 from MedSAM2Lib.errors import CheckpointError, OptionError, is_out_of_memory
 from MedSAM2Lib.network.build import build_network
-from MedSAM2Lib.network.config import NETWORKS, PRECISIONS, SAM_NETWORKS, Precision, network_config
+from MedSAM2Lib.network.config import (
+    CROP_ZOOM,
+    NETWORKS,
+    PRECISIONS,
+    SAM_NETWORKS,
+    Approximation,
+    Precision,
+    approximated,
+    network_config,
+)  # fmt: skip
 from MedSAM2Lib.network.precision import precision_of, set_precision
 from MedSAM2Lib.network.sam import SAM
 from MedSAM2Lib.network.sam2 import SAM2
@@ -44,6 +53,7 @@ class LoadedModel:
     sha256: str
     zoom: float | None  # side of the view on a slice in sides of the prompt; None: the whole slice
     depth_prior: DepthPrior | None = None  # how deep its objects are expected to be; None: it sees that by itself
+    approximations: tuple[Approximation, ...] = ()  # in what its masks are not the network's own
 
     @property
     def precision(self) -> Precision:
@@ -61,22 +71,28 @@ class LoadedSAM:
     zoom: None = None  # it always sees the whole slice
     depth_prior: None = None  # and expects nothing of the others
     precision: Precision = "float32"
+    approximations: tuple[()] = ()
 
 
 def load_model(
-    name_or_path: str, device: torch.device, network: str | None = None, precision: Precision = "float32"
+    name_or_path: str,
+    device: torch.device,
+    network: str | None = None,
+    precision: Precision = "float32",
+    approximations: Collection[Approximation] = (),
 ) -> LoadedModel:
     """A registered model by its id, or a checkpoint file.
 
-    network    which network a file is for, where its hash is not a published one and several networks share its layout
-               (MedSAM2 and SAM 2.1 tiny do)
-    precision  "float32", exact; or "bfloat16", about twice as fast on processors and GPUs that know it, with masks that differ
-               by a few pixels in a hundred at their edge
+    network         which network a file is for, where its hash is not a published one and several networks share its layout
+                    (MedSAM2 and SAM 2.1 tiny do)
+    precision       "float32", exact; or "bfloat16", about twice as fast on processors and GPUs that know it, with masks that
+                    differ by a few pixels in a hundred at their edge
+    approximations  see `network.config.Approximation`
 
     Raises OptionError for an unknown name or precision and for a network without memory, CheckpointError for a file that is
     missing, damaged or of another network.
     """
-    return with_memory(load_any_model(name_or_path, device, network, precision))
+    return with_memory(load_any_model(name_or_path, device, network, precision, approximations))
 
 
 def with_memory(model: LoadedModel | LoadedSAM) -> LoadedModel:
@@ -90,7 +106,11 @@ def with_memory(model: LoadedModel | LoadedSAM) -> LoadedModel:
 
 
 def load_any_model(
-    name_or_path: str, device: torch.device, network: str | None = None, precision: Precision = "float32"
+    name_or_path: str,
+    device: torch.device,
+    network: str | None = None,
+    precision: Precision = "float32",
+    approximations: Collection[Approximation] = (),
 ) -> LoadedModel | LoadedSAM:
     """As `load_model`; networks without memory as well."""
     if precision not in PRECISIONS:
@@ -113,13 +133,16 @@ def load_any_model(
     # A user's own checkpoint is used as the registered model of its network is.
     like = known or next((model for model in MODELS.values() if model.network == network_name), None)
     zoom, depth_prior = (like.zoom, like.depth_prior) if like else (None, None)
-    loaded = _fill(network_name, state, path).to(device)
     name = known.id if known else path.name
+    if "crop" in approximations and zoom is not None:
+        raise OptionError(f"{name} sees a crop of the slice as it is; leave the approximation crop out.")
+    loaded = _fill(network_name, state, path, approximations).to(device)
     if isinstance(loaded, SAM):
         if precision != "float32":
             raise OptionError(f"{name} computes in float32 only, but {precision} came; leave the precision out.")
         return LoadedSAM(loaded, name, path, sha256)
-    return LoadedModel(set_precision(loaded, precision), name, path, sha256, zoom, depth_prior)
+    zoom = CROP_ZOOM if "crop" in approximations else zoom
+    return LoadedModel(set_precision(loaded, precision), name, path, sha256, zoom, depth_prior, tuple(approximations))
 
 
 def save_checkpoint(network: SAM2 | SAM, network_name: str, path: Path) -> None:
@@ -167,11 +190,13 @@ class _DrawNothing(TorchFunctionMode):
         return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
 
 
-def _without_weights(network_name: str) -> SAM2 | SAM:
+def _without_weights(network_name: str, approximations: Collection[Approximation] = ()) -> SAM2 | SAM:
     with torch.device("meta"), _DrawNothing():
-        if network_name in SAM_NETWORKS:
-            return SAM(SAM_NETWORKS[network_name])
-        return build_network(network_config(network_name))
+        if network_name not in SAM_NETWORKS:
+            return build_network(approximated(network_config(network_name), approximations))
+        if approximations:
+            raise OptionError(f"{network_name} has no memory, and is never approximated; leave out {', '.join(approximations)}.")
+        return SAM(SAM_NETWORKS[network_name])
 
 
 @functools.cache
@@ -196,10 +221,10 @@ def _check_layout(network_name: str, shapes: Mapping[str, tuple[int, ...]], path
         raise CheckpointError(f"{path} is not for {network_name}. {_difference(shapes, network_name)}")
 
 
-def _fill(network_name: str, state: Mapping[str, Tensor], path: Path) -> SAM2 | SAM:
+def _fill(network_name: str, state: Mapping[str, Tensor], path: Path, approximations: Collection[Approximation]) -> SAM2 | SAM:
     if odd := [key for key, value in state.items() if not value.is_floating_point()]:  # quantised, for example
         raise CheckpointError(f"{path} must hold plain floating-point weights, but {_some(odd)} differ; convert them first.")
-    network = _without_weights(network_name)
+    network = _without_weights(network_name, approximations)
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
     broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:

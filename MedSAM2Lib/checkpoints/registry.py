@@ -16,6 +16,7 @@ _MEDSAM2_LICENCE = "CC-BY-SA-4.0, research and education only"
 _SAM2_PAPER = "Ravi et al. 2024, arXiv 2408.00714"
 _MEDSAM2_PAPER = "Ma et al. 2025, arXiv 2504.03600"
 _MEDSAM_PAPER = "Ma et al. 2024, Nature Communications 15, 654"
+_EFFICIENTTAM_PAPER = "Xiong et al. 2024, arXiv 2411.18933"
 _MEDICAL_SAM2_PAPER = "Zhu et al. 2024, arXiv 2408.00874"
 
 
@@ -44,13 +45,23 @@ _META = "dl.fbaipublicfiles.com/segment_anything_2"
 # The state of wanglab/MedSAM2 that the sizes and the hash belong to: what is at its addresses cannot change.
 _MEDSAM2_REVISION = "e4a6f35edd7e091619cbc0750f462f1574e23955"
 
+_EFFICIENTTAM_REVISION = "3dfd0228d7774b94c24116cf729e03c209ff448a"  # likewise, of yunyangx/efficient-track-anything
 
-def _medsam2(model_id: str, title: str, purpose: str, file_name: str, size: int | None, sha256: str | None = None) -> Model:
+
+def _medsam2(
+    model_id: str,
+    title: str,
+    purpose: str,
+    file_name: str,
+    size: int | None,
+    sha256: str | None = None,
+    network: str = "medsam2",
+) -> Model:
     return Model(
         id=model_id,
         title=title,
         purpose=purpose,
-        network="medsam2",
+        network=network,
         file_name=file_name,
         source=f"{_HUGGING_FACE}/wanglab/MedSAM2",
         licence=_MEDSAM2_LICENCE,
@@ -78,6 +89,24 @@ def _sam2(version: str, size_name: str, size: int, sha256: str) -> Model:
             f"https://{folder}/{file_name}",
             f"https://{_HUGGING_FACE}/facebook/{family}-hiera-{size_name}/resolve/main/{file_name}",
         ),
+        bytes=size,
+        sha256=sha256,
+    )
+
+
+def _efficienttam(size_name: str, short: str, size: int, sha256: str) -> Model:
+    page = f"{_HUGGING_FACE}/yunyangx/efficient-track-anything"
+    file_name = f"efficienttam_{short}_512x512.pt"
+    return Model(
+        id=f"efficienttam-{size_name}",
+        title=f"EfficientTAM {size_name}: its authors' general weights at 512 pixels",
+        purpose="What Efficient MedSAM2 was fine-tuned from; trained on photographs and videos, not on medical images",
+        network=f"efficienttam-{size_name}",
+        file_name=file_name,
+        source=page,
+        licence=_APACHE,
+        paper=_EFFICIENTTAM_PAPER,
+        addresses=tuple(f"https://{page}/resolve/{state}/{file_name}" for state in (_EFFICIENTTAM_REVISION, "main")),
         bytes=size,
         sha256=sha256,
     )
@@ -140,6 +169,17 @@ _MODELS = (
         "MedSAM2_2411.pt",
         156_039_179,
     ),
+    *(
+        _medsam2(
+            f"efficient-medsam2-{size}",
+            f"Efficient MedSAM2 {size}: EfficientTAM as the baseline of the FLARE 2025 challenge on a laptop's CPU",
+            "Lesions on CT from their longest diameter, where medsam2-recist is too slow",
+            f"eff_medsam2_{size}_FLARE25_RECIST_baseline.pt",
+            None,
+            network=f"efficienttam-{size}",
+        )
+        for size in ("tiny", "small")
+    ),
     Model(
         id="medsam",
         title="MedSAM: SAM's ViT-B fine-tuned on medical images at 1024 pixels; single slices, from a box",
@@ -166,6 +206,8 @@ _MODELS = (
         bytes=78_078_138,
         sha256="059572b072eff2e41975bf85b0dcca96bc58889db60a89e9f5b1f075236735d7",
     ),
+    _efficienttam("tiny", "ti", 71_620_052, "7d4d652a465f0081391050932f45d8a66768ccc99c8ea393ce8a5927e83f3b9b"),
+    _efficienttam("small", "s", 136_379_145, "67b5840012737ed2c94a4cb8787c5c1b27b3a946045d2e602e65ef77230b6085"),
     _sam2("2.1", "tiny", 156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
     _sam2("2.1", "small", 184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
     _sam2("2.1", "base-plus", 323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedSAM2Lib.cli.engine import DEVICES, THREADS_HELP
-from MedSAM2Lib.network.config import NETWORKS
+from MedSAM2Lib.network.config import NETWORKS, TrunkConfig
 
 if TYPE_CHECKING:
     from MedSAM2Lib.benchmark.compare import Comparison, Timing
@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--locks", action="store_true", help="also a correction in 200 slices between locked ones 20 apart")
     parser.add_argument("--roofline", action="store_true", help="also the work of a slice beside what this machine can do")
     parser.add_argument("--no-comparison", action="store_true", help="only what other options ask for")
+    parser.add_argument(
+        "--approximations", action="store_true", help="instead: what each --approximate is worth, in speed and in masks"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="the same figures as JSON")
 
 
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from MedSAM2Lib.benchmark.corrections import measure_corrections
     from MedSAM2Lib.benchmark.memory import measure_peak_memory
     from MedSAM2Lib.benchmark.report import network_name, prepare, write_report
+    from MedSAM2Lib.cli.benchmark_approximations import measure_approximations
     from MedSAM2Lib.cli.benchmark_parts import measure_parts
     from MedSAM2Lib.cli.console import tell
 
@@ -80,7 +84,13 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.json, "A benchmark", ".json")
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
-    with_reference = reference_is_installed() and not args.no_reference and model.network.config.trunk is not None
+    with_reference = reference_is_installed() and not args.no_reference and isinstance(model.network.config.trunk, TrunkConfig)
+    if args.approximations:
+        rows = measure_approximations(model, plan.slices, with_reference)
+        if args.json is not None:
+            write_report(args.json, model, {"approximations": rows})
+            print(f"wrote {args.json}")
+        return 0
     # 2. Measure
     figures: dict[str, Any] = {}
     status = 0
@@ -142,8 +152,8 @@ def _line(timing: Timing) -> str:
 def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
     if not asked_for:
         return "\nno reference was asked for"
-    if model.network.config.trunk is None:
-        return f"\nMeta's implementation cannot run {model.name}, which is this project's own; take --model medsam2"
+    if not isinstance(model.network.config.trunk, TrunkConfig):
+        return f"\nMeta's implementation cannot run {model.name}, whose image encoder is another; take --model medsam2"
     return "\nratios need Meta's package; medsam2 benchmark --help says how to install it"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.memory.options import MEMORIES, MemoryName
-from MedSAM2Lib.network.config import NETWORKS, PRECISIONS, Precision
+from MedSAM2Lib.network.config import APPROXIMATIONS, NETWORKS, PRECISIONS, Approximation, Precision
 
 if TYPE_CHECKING:
     from MedSAM2Lib.checkpoints.loading import LoadedModel, LoadedSAM
@@ -41,6 +41,7 @@ class Engine:
     depth_prior: bool = True
     memory: MemoryName = "recent"
     precision: Precision = "float32"
+    approximations: tuple[Approximation, ...] = ()
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", choices=DEVICES, help="auto takes a GPU if there is one")
     group.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     group.add_argument("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
+    group.add_argument(
+        "--approximate", action="append", default=[], choices=APPROXIMATIONS,
+        help="faster, with masks that are not quite the network's own (docs/performance.md); repeatable",
+    )  # fmt: skip
 
 
 def add_sight_arguments(group: argparse._ArgumentGroup) -> None:
@@ -81,10 +86,20 @@ def engine_of(args: argparse.Namespace) -> Engine:
     """
     threads = at_least("--threads", args.threads, 1)
     if "zoom" not in args:
-        return Engine(args.model, args.network, args.device, threads, precision=args.precision)
-    zoom = _zoom_of(args.zoom)
-    memory: MemoryName = args.memory or "recent"
-    return Engine(args.model, args.network, args.device, threads, zoom, not args.no_depth_prior, memory, args.precision)
+        return Engine(
+            args.model, args.network, args.device, threads, precision=args.precision, approximations=tuple(args.approximate)
+        )
+    return Engine(
+        args.model,
+        args.network,
+        args.device,
+        threads,
+        _zoom_of(args.zoom),
+        not args.no_depth_prior,
+        args.memory or "recent",
+        args.precision,
+        tuple(args.approximate),
+    )
 
 
 def load_engine(engine: Engine) -> LoadedModel:
@@ -103,7 +118,7 @@ def load_any_engine(engine: Engine) -> LoadedModel | LoadedSAM:
     from MedSAM2Lib.simpleitk import import_simpleitk
 
     device = choose_device(engine.device)
-    model = load_any_model(engine.model, device, engine.network, engine.precision)
+    model = load_any_model(engine.model, device, engine.network, engine.precision, engine.approximations)
     if engine.threads is not None:
         import_simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(engine.threads)
     torch.set_num_threads(engine.threads or sensible_threads(model.network.config))

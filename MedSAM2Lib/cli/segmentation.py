@@ -56,7 +56,8 @@ def segment(
         model = load(request.engine)
     window = inputs.window
     slices = "oblique slices" if inputs.stack.is_oblique else f"slices along {axis}"
-    tell(f"model: {model.name} on {model.network.device}; window {window.low:g}..{window.high:g}, {slices}")
+    name = ", approximate: ".join((model.name, *model.approximations))
+    tell(f"model: {name} on {model.network.device}; window {window.low:g}..{window.high:g}, {slices}")
     # 2. The prompted slices, then the others; or what a file says step by step
     session = open_session(model, _session_options(request, model))
     check_orientations(session, request.orientations)

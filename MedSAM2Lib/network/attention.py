@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,10 +43,14 @@ class RotaryAttention(Attention):
 
     Keys may hold several grids one after another (memory maps); all turn by the same phases, and the last
     `unrotated_keys` (object pointers, which have no place in the grid) do not turn at all.
+
+    pooled  where there are several grids, each 2 x 2 of their tokens are one, with the mean of their keys and values. Its score
+            is the mean of theirs, and counts four times. So EfficientTAM has it (Xiong et al., arXiv 2411.18933)
     """
 
-    def __init__(self, dim: int, key_value_dim: int | None = None) -> None:
+    def __init__(self, dim: int, key_value_dim: int | None = None, *, pooled: bool = False) -> None:
         super().__init__(dim, heads=1, key_value_dim=key_value_dim)
+        self.pooled = pooled
         self._phase_cache: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def _phases(self, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -60,13 +66,29 @@ class RotaryAttention(Attention):
         grids = k[:, :in_grid].split(query.shape[1], dim=1)  # one by one, so that what lies between fits a core's cache
         turned = [rotate_pairs(grid, cosine, sine).to(value.dtype) for grid in grids]
         k = torch.cat((*turned, k[:, in_grid:].to(value.dtype)), dim=1)
+        counts = None  # logarithms of how many keys each one stands for
+        if self.pooled and in_grid > query.shape[1]:
+            k, value = _pooled(k, in_grid, query.shape[1]), _pooled(value, in_grid, query.shape[1])
+            counts = k.new_zeros(k.shape[1])
+            counts[: in_grid // _POOLED] = math.log(_POOLED)
         if value.shape[-1] < q.shape[-1] and uses_onednn(q):
             # Attention to values that are not projected yet. Its weights sum to 1, so projecting the result is the same as
             # projecting every value, with bias and all; and where values are narrow (64 channels against 256 for memories)
             # it is a third less work, which on a CPU outweighs what a fused kernel saves in traffic.
-            attended = self.v_proj(torch.stack([attend_in_chunks(*row) for row in zip(q, k, value, strict=True)]))
+            attended = self.v_proj(torch.stack([attend_in_chunks(*row, counts) for row in zip(q, k, value, strict=True)]))
         else:
             v = self.v_proj(value)
-            attended = attend(q.to(v.dtype)[:, None], k.to(v.dtype)[:, None], v[:, None])[:, 0]
+            mask = None if counts is None else counts.to(v.dtype).expand(1, -1)
+            attended = attend(q.to(v.dtype)[:, None], k.to(v.dtype)[:, None], v[:, None], mask)[:, 0]
         out: Tensor = self.out_proj(attended)
         return out
+
+
+_POOLED = 4  # tokens that become one
+
+
+def _pooled(tokens: Tensor, in_grid: int, grid: int) -> Tensor:
+    """(B, M * N + P, C) to (B, M * N / 4 + P, C): grids of N tokens, 2 x 2 of which become their mean; the last P stay."""
+    half = round(grid**0.5) // 2
+    squares = tokens[:, :in_grid].unflatten(1, (-1, 2, half, 2))  # (B, M * rows / 2, 2, columns / 2, 2, C)
+    return torch.cat((squares.mean((2, 4)).flatten(1, 2), tokens[:, in_grid:]), dim=1)

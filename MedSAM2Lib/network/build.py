@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig, ViTConfig
 from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
+from MedSAM2Lib.network.efficient import EfficientSAM2
 from MedSAM2Lib.network.sam2 import SAM2
 
 __all__ = ["build_network", "initialise"]
@@ -26,8 +27,8 @@ _EMBEDDINGS = (
 
 def build_network(config: NetworkConfig) -> SAM2:
     """A network in evaluation mode whose weights are still to be loaded or trained."""
-    network = SAM2(config) if config.trunk is not None else ConvolutionalSAM2(config)
-    return network.eval()
+    kinds = {TrunkConfig: SAM2, ViTConfig: EfficientSAM2, type(None): ConvolutionalSAM2}
+    return kinds[type(config.trunk)](config).eval()
 
 
 def initialise(network: SAM2) -> SAM2:

@@ -5,17 +5,25 @@ Figures of SAM 2 and SAM 2.1: Ravi et al., arXiv 2408.00714, and the public conf
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from MedSAM2Lib.errors import OptionError
 
 __all__ = [
-    "NETWORKS", "PRECISIONS", "SAM_NETWORKS", "NetworkConfig", "Precision", "SAMConfig", "TrunkConfig", "network_config",
+    "APPROXIMATIONS", "CROP_ZOOM", "NETWORKS", "PRECISIONS", "SAM_NETWORKS", "Approximation", "NetworkConfig", "Precision",
+    "SAMConfig", "TrunkConfig", "ViTConfig", "approximated", "network_config",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16"]  # exact, or faster (`network.precision`)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# Ways to be faster at the price of other masks than the network's own; docs/performance.md says of how other ones.
+# crop: a square around the object, half as many pixels across. pooled-memories: memory maps in a quarter of their tokens.
+Approximation = Literal["crop", "pooled-memories"]
+APPROXIMATIONS: tuple[Approximation, ...] = get_args(Approximation)
+CROP_ZOOM = 2.0  # side of the square in sides of the prompt
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,24 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True)
+class ViTConfig:
+    """A plain vision transformer of one stride (Li et al., arXiv 2203.16527). The defaults are SAM's ViT-B."""
+
+    embed_dim: int = 768  # channels of the encoder's tokens
+    depth: int = 12  # blocks of the encoder
+    num_heads: int = 12
+    window: int = 14  # side of the attention window, tokens
+    global_attention_blocks: tuple[int, ...] = (2, 5, 8, 11)  # indices of blocks that attend over the whole grid
+    patch_size: int = 16  # side of a token, pixels
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """One network. The defaults are what all four sizes of SAM 2.1 share."""
 
-    trunk: TrunkConfig | None  # None: convolutions take the place of trunk and mask decoder (network.convolutional)
+    # Hiera; a plain transformer (network.efficient); or None: convolutions take the place of trunk and mask decoder
+    # (network.convolutional).
+    trunk: TrunkConfig | ViTConfig | None
     image_size: int = 1024  # side S of the square the network sees, pixels
     hidden_dim: int = 256  # channels after the neck, of prompt tokens and of object pointers
     memory_dim: int = 64  # channels of a memory map
@@ -52,6 +74,8 @@ class NetworkConfig:
     # True: the image's channels are the slice before (in the direction of the pass), the slice, and the slice after, so
     # that a small network sees depth where SAM 2 sees three times the same grey.
     neighbour_channels: bool = False
+    # True: an approximation. Memory maps are looked at in a quarter of their tokens, for which the weights were not trained.
+    pooled_memories: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -69,15 +93,9 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class SAMConfig:
-    """SAM, which has no memory (Kirillov et al., arXiv 2304.02643). The defaults are its ViT-B, which MedSAM fine-tuned."""
+class SAMConfig(ViTConfig):
+    """SAM, which has no memory (Kirillov et al., arXiv 2304.02643), around its encoder, the ViT-B that MedSAM fine-tuned."""
 
-    embed_dim: int = 768  # channels of the encoder's tokens
-    depth: int = 12  # blocks of the encoder
-    num_heads: int = 12
-    window: int = 14  # side of the attention window, tokens
-    global_attention_blocks: tuple[int, ...] = (2, 5, 8, 11)  # indices of blocks that attend over the whole grid
-    patch_size: int = 16  # side of a token, pixels
     image_size: int = 1024  # side S of the square the network sees, pixels
     hidden_dim: int = 256  # channels after the neck and of prompt tokens
     feedforward_dim: int = 2048  # inside the mask decoder
@@ -114,6 +132,12 @@ NETWORKS: dict[str, NetworkConfig] = {
         f"sam2.0-{size}": NetworkConfig(trunk=trunk, pointer_positions=False, absent_object_embedding=False)
         for size, trunk in _TRUNKS.items()
     },
+    # EfficientTAM (Xiong et al., arXiv 2411.18933) at 512 pixels: SAM 2.0's memory behind a trunk of a third of the work, or
+    # of as much. Figures of the public configuration files of yformer/EfficientTAM and bowang-lab/MedSAM2.
+    **{
+        f"efficienttam-{size}": NetworkConfig(trunk, image_size=512, pointer_positions=False, absent_object_embedding=False)
+        for size, trunk in {"tiny": ViTConfig(192, num_heads=3), "small": ViTConfig(384, num_heads=6)}.items()
+    },
 }
 
 # Networks that segment one slice from its own prompt, and know nothing of other slices.
@@ -126,3 +150,12 @@ def network_config(name: str, image_size: int | None = None) -> NetworkConfig:
         raise OptionError(f"Unknown network {name!r}: use one of {', '.join(NETWORKS)}.")
     config = NETWORKS[name]
     return config if image_size is None else replace(config, image_size=image_size)
+
+
+def approximated(config: NetworkConfig, approximations: Collection[Approximation]) -> NetworkConfig:
+    """What of some approximations changes a network's sizes. Raises OptionError for an unknown one."""
+    if unknown := [name for name in approximations if name not in APPROXIMATIONS]:
+        raise OptionError(f"Unknown approximation {unknown[0]!r}: use one of {', '.join(APPROXIMATIONS)}.")
+    if "crop" in approximations:
+        config = replace(config, image_size=config.image_size // 2)
+    return replace(config, pooled_memories=config.pooled_memories or "pooled-memories" in approximations)

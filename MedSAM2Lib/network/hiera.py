@@ -17,7 +17,7 @@ from MedSAM2Lib.network.config import TrunkConfig
 from MedSAM2Lib.network.layers import MLP, attend, from_windows, in_parts, to_windows
 from MedSAM2Lib.network.linear import Linear
 
-__all__ = ["Hiera"]
+__all__ = ["Hiera", "MultiScaleBlock"]
 
 _LAYER_NORM_EPS = 1e-6
 

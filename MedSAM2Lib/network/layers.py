@@ -31,11 +31,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same of one head, (Nq, C), (Nk, C), (Nk, D) to (Nq, D), by the products of `linear`."""
+def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The same of one head, (Nq, C), (Nk, C), (Nk, D) to (Nq, D), by the products of `linear`. The mask is (Nk,)."""
     v = v.T.contiguous()
     chunks = (q * q.shape[-1] ** -0.5).split(_QUERIES_PER_THREAD * torch.get_num_threads())
-    return torch.cat([linear(linear(chunk, k).softmax(-1), v) for chunk in chunks])
+    return torch.cat([linear(linear(chunk, k, mask).softmax(-1), v) for chunk in chunks])
 
 
 def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:

@@ -30,8 +30,11 @@ class DecodedMasks(NamedTuple):
 
 
 class MaskDecoder(nn.Module):
-    def __init__(self, dim: int, feedforward_dim: int) -> None:
+    """`picks_up_detail`: finer features enter on the way to the masks, as in SAM 2; else stride 16 is all that it reads."""
+
+    def __init__(self, dim: int, feedforward_dim: int, *, picks_up_detail: bool = True) -> None:
         super().__init__()
+        self.picks_up_detail = picks_up_detail
         self.transformer = TwoWayTransformer(dim, feedforward_dim)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(_MASK_TOKENS, dim)
@@ -43,8 +46,9 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
-        self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
+        if picks_up_detail:
+            self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
+            self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim, dim // 8) for _ in range(_MASK_TOKENS))
         self.iou_prediction_head = MLP(dim, dim, dim, _MASK_TOKENS)
         self.pred_obj_score_head = MLP(dim, dim, dim, 1)
@@ -64,7 +68,7 @@ class MaskDecoder(nn.Module):
         image      (B, C, h, w) stride-16 features, conditioned on memory or not
         image_pos  (C, h, w)
         sparse     (B, N, C), dense (B, C, h, w): from the prompt encoder
-        stride8    (B, C / 4, 2h, 2w), stride4 (B, C / 8, 4h, 4w): high-resolution features
+        stride8    (B, C / 4, 2h, 2w), stride4 (B, C / 8, 4h, 4w): high-resolution features, where it picks them up
         multimask  answer with three candidates instead of one
         """
         logits, iou, tokens, object_score = self._decode_all(image, image_pos, sparse, dense, stride8, stride4)
@@ -93,10 +97,12 @@ class MaskDecoder(nn.Module):
         return logits, iou, mask_tokens, self.pred_obj_score_head(tokens[:, 0])
 
     def _upscale(self, x: Tensor, stride8: Tensor, stride4: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C / 8, 4h, 4w), picking up the finer features on the way."""
+        """(B, C, h, w) to (B, C / 8, 4h, 4w), picking up the finer features on the way where there are any."""
         deconvolve1, norm, activate1, deconvolve2, activate2 = self.output_upscaling
-        x = activate1(norm(_doubled(x, deconvolve1) + stride8))
-        out: Tensor = activate2(_doubled(x, deconvolve2) + stride4)
+        x = _doubled(x, deconvolve1)
+        x = activate1(norm(x + stride8 if self.picks_up_detail else x))
+        x = _doubled(x, deconvolve2)
+        out: Tensor = activate2(x + stride4 if self.picks_up_detail else x)
         return out
 
 

@@ -13,10 +13,10 @@ _POSITION_WEIGHT = 0.1  # of the sine encoding added to the features at the inpu
 
 
 class MemoryAttentionLayer(nn.Module):
-    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int) -> None:
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, pooled: bool) -> None:
         super().__init__()
         self.self_attn = RotaryAttention(dim)
-        self.cross_attn_image = RotaryAttention(dim, key_value_dim=memory_dim)
+        self.cross_attn_image = RotaryAttention(dim, key_value_dim=memory_dim, pooled=pooled)
         self.linear1 = Linear(dim, feedforward_dim)
         self.linear2 = Linear(feedforward_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
@@ -32,9 +32,11 @@ class MemoryAttentionLayer(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, depth: int) -> None:
+    """`pooled`: several memory maps are looked at in a quarter of their tokens (`RotaryAttention`)."""
+
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, depth: int, *, pooled: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(MemoryAttentionLayer(dim, memory_dim, feedforward_dim) for _ in range(depth))
+        self.layers = nn.ModuleList(MemoryAttentionLayer(dim, memory_dim, feedforward_dim, pooled) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, features: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
 from MedSAM2Lib.network.image_encoder import ImageEncoder
 from MedSAM2Lib.network.layers import MLP
 from MedSAM2Lib.network.linear import Linear
@@ -75,7 +75,9 @@ class SAM2(nn.Module):
         if config.absent_object_embedding:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
         self._add_image_encoder(config)
-        self.memory_attention = MemoryAttention(dim, memory_dim, config.feedforward_dim, config.memory_layers)
+        self.memory_attention = MemoryAttention(
+            dim, memory_dim, config.feedforward_dim, config.memory_layers, pooled=config.pooled_memories
+        )
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
         self._add_mask_decoder(config)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
@@ -84,7 +86,7 @@ class SAM2(nn.Module):
         self._sine_cache: dict[tuple[int, torch.device], Tensor] = {}
 
     def _add_image_encoder(self, config: NetworkConfig) -> None:
-        assert config.trunk is not None, "build_network gives a network without a trunk to ConvolutionalSAM2"
+        assert isinstance(config.trunk, TrunkConfig), "build_network gives other networks to their own classes"
         self.image_encoder: nn.Module = ImageEncoder(config.trunk, config.hidden_dim)
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
 

@@ -13,7 +13,7 @@ from MedSAM2Lib.network.config import SAMConfig
 from MedSAM2Lib.network.layers import LayerNorm2d, attend, from_windows, to_windows
 from MedSAM2Lib.network.linear import Activation, Linear
 
-__all__ = ["Perceptron", "ViT"]
+__all__ = ["PatchEmbed", "Perceptron", "ViT"]
 
 _LAYER_NORM_EPS = 1e-6
 _BIAS_ELEMENTS = 2**24  # of position scores that exist at a time, 64 MB; all of a global block would be 0.8 GB at 1024 pixels

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from MedSAM2Lib.benchmark import roofline as roofline_module
+from MedSAM2Lib.benchmark.approximations import measure_approximations
 from MedSAM2Lib.benchmark.box_to_mask import measure_box_to_mask
 from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
 from MedSAM2Lib.benchmark.corrections import measure_corrections, measure_local_correction
@@ -56,6 +57,19 @@ def test_beside_the_reference_the_masks_are_the_same(a_model: LoadedModel) -> No
     assert comparison.lowest_dice is not None
     assert comparison.lowest_dice >= 0.999
     assert comparison.fastest_dice >= 0.97  # a few pixels of a small random mask
+
+
+def test_approximations_are_measured_beside_the_exact_engine(a_model: LoadedModel) -> None:
+    rows = {row.name: row for row in measure_approximations(a_model, 3, with_reference=reference_is_installed())}
+    assert list(rows)[:3] == ["exact", "pooled-memories", "crop"]
+    assert (rows["exact"].first_to_exact, rows["exact"].lowest_dice) == (1.0, 1.0)
+    assert (rows["exact"].first_to_reference is None) != reference_is_installed()
+    pooled = rows["pooled-memories"]
+    assert pooled.lowest_dice is not None
+    assert pooled.mean_dice is not None
+    assert 0.5 < pooled.lowest_dice <= pooled.mean_dice < 1  # the second pass has two maps to pool
+    # Random weights make something else of a crop, and another network of anything.
+    assert all(row.mean_dice is None for name, row in rows.items() if name not in ("exact", "pooled-memories"))
 
 
 def test_a_correction_redoes_what_lies_between_locked_slices(a_model: LoadedModel) -> None:

@@ -24,7 +24,8 @@ from MedSAM2Lib.checkpoints import loading
 from MedSAM2Lib.checkpoints.loading import LoadedModel, load_model, save_checkpoint
 from MedSAM2Lib.checkpoints.registry import MODELS
 from MedSAM2Lib.errors import CheckpointError, OptionError
-from MedSAM2Lib.network.config import NETWORKS, network_config
+from MedSAM2Lib.network.build import build_network
+from MedSAM2Lib.network.config import CROP_ZOOM, NETWORKS, network_config
 from MedSAM2Lib.network.sam2 import SAM2
 from Testing.lib.cli.support import environment
 
@@ -65,8 +66,32 @@ def published(name: str) -> State:
     file of the largest network is a small one."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in SAM2(network_config(name)).state_dict().items()}
+        shapes = {key: value.shape for key, value in build_network(network_config(name)).state_dict().items()}
     return OrderedDict((key, torch.randn(1, generator=generator).expand(shape)) for key, shape in shapes.items())
+
+
+# ── approximations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_crop_halves_the_image_and_zooms(a_path: Path) -> None:
+    torch.save({"model": published("medsam2")}, a_path)
+    model = load_model(str(a_path), CPU, "medsam2", approximations=["crop", "pooled-memories"])
+    assert (model.network.config.image_size, model.zoom) == (256, CROP_ZOOM)
+    assert model.network.config.pooled_memories
+    assert model.approximations == ("crop", "pooled-memories")
+
+
+def test_what_sees_a_crop_already_is_not_cropped_again(a_whole_file: bytes, a_path: Path) -> None:
+    a_path.write_bytes(a_whole_file)
+    with pytest.raises(OptionError, match="sees a crop of the slice as it is"):
+        load_model(str(a_path), CPU, approximations=["crop"])
+    assert load_model(str(a_path), CPU, approximations=["pooled-memories"]).zoom == MODELS["nano"].zoom
+
+
+def test_an_unknown_approximation_is_told(a_whole_file: bytes, a_path: Path) -> None:
+    a_path.write_bytes(a_whole_file)
+    with pytest.raises(OptionError, match="Unknown approximation 'guess': use one of crop, pooled-memories"):
+        load_model(str(a_path), CPU, approximations=["guess"])
 
 
 # ── files that load ───────────────────────────────────────────────────────────────────────────────────────────────────

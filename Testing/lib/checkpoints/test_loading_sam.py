@@ -51,6 +51,12 @@ def test_where_memory_is_needed_it_is_refused(small_medsam: SAM, tmp_path: Path)
         load_model(str(tmp_path / "medsam.pth"), CPU)
 
 
+def test_it_is_never_approximated(small_medsam: SAM, tmp_path: Path) -> None:
+    torch.save(small_medsam.state_dict(), tmp_path / "medsam.pth")
+    with pytest.raises(OptionError, match="leave out crop"):
+        load_any_model(str(tmp_path / "medsam.pth"), CPU, approximations=["crop"])
+
+
 def test_a_key_that_is_missing_or_odd_is_named(small_medsam: SAM, tmp_path: Path) -> None:
     weights = small_medsam.state_dict()
     weights["mask_decoder.surplus"] = weights.pop("image_encoder.neck.0.weight")

@@ -11,6 +11,8 @@ import SimpleITK
 import torch
 from PIL import Image
 
+from MedSAM2Lib.benchmark.subject import random_network
+from MedSAM2Lib.network.config import NETWORKS
 from MedSAM2Lib.volume_io.read import read_labels, read_volume
 from MedSAM2Lib.volume_io.write import Segment, write_segmentation
 from Testing.lib.cli.support import BOX, Command
@@ -53,6 +55,23 @@ def test_results_go_to_stdout_and_progress_to_stderr(segment: Command, tmp_path:
     assert "\r" not in ended.err
 
 
+def test_a_checkpoint_of_efficient_medsam2_segments(segment: Command, tmp_path: Path) -> None:
+    weights = tmp_path / "eff_medsam2.pt"
+    state = random_network(NETWORKS["efficienttam-tiny"]).half().state_dict()
+    torch.save({"model": state}, weights)  # as published: the network's name is not in it
+    ended = segment("--box", BOX, "--range", "2:3", "--model", weights)
+    assert ended.status == 0, ended.err
+    assert labels_in(tmp_path / "mask.nrrd").sum() > 0
+    weights.unlink()  # pytest keeps the folders of three runs
+
+
+def test_an_approximation_is_told_and_reported(segment: Command, tmp_path: Path) -> None:
+    ended = segment("--box", BOX, "--approximate", "pooled-memories", "--report", tmp_path / "report.json")
+    assert "approximate: pooled-memories" in ended.err
+    model = json.loads((tmp_path / "report.json").read_text())["model"]
+    assert (model["network"], model["approximations"]) == ("nano", ["pooled-memories"])
+
+
 def test_the_same_command_gives_the_same_mask(segment: Command, tmp_path: Path) -> None:
     for name in ("one.nrrd", "two.nrrd"):
         assert segment("-o", tmp_path / name, "--box", BOX).status == 0
@@ -90,6 +109,7 @@ def test_the_report_tells_what_was_done(segment: Command, an_untrained_model: Pa
         "network": "nano",
         "file": "untrained.pt",
         "sha256": hashlib.sha256(an_untrained_model.read_bytes()).hexdigest(),
+        "approximations": [],
     }
     assert report["window"] == {"asked": "-200:200", "low": -200.0, "high": 200.0}
     assert report["axis"] == "k"

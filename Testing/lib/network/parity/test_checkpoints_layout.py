@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import network_config
-from MedSAM2Lib.network.sam2 import SAM2
 
 TABLES = Path(__file__).resolve().parents[5] / "shared" / "state_dicts"
 PUBLISHED = {
@@ -19,6 +19,8 @@ PUBLISHED = {
         for generation in ("2.0", "2.1")
         for size in ("tiny", "small", "base-plus", "large")
     },
+    "efficienttam-tiny": "efficienttam_ti_512",
+    "efficienttam-small": "efficienttam_s_512",
 }
 
 
@@ -28,5 +30,5 @@ def test_names_and_shapes_are_the_published_ones(name: str) -> None:
     table = json.loads((TABLES / f"{PUBLISHED[name]}.json").read_text())
     published = {key: tuple(record["shape"]) for key, record in table["keys"].items()}
     with torch.device("meta"):
-        network = SAM2(network_config(name))
+        network = build_network(network_config(name))
     assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == published
