@@ -7,17 +7,20 @@ slice.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.mask_decoder import DecodedMasks
+from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.residual import residual_stage
 from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors
 
 __all__ = ["ConvolutionalSAM2"]
 
+_LEAST_SCORE = 0.5  # logit of an object that a person says is there
 _ENCODER_CHANNELS = (64, 96)  # at strides 4 and 8; that of stride 16 is the network's width
 
 
@@ -59,7 +62,14 @@ class ConvolutionalSAM2(SAM2):
     ) -> DecodedMasks:
         pixels = features.pixels
         decoded = self.sam_mask_decoder(pixels, conditioned.to(pixels.dtype), points.coordinates, points.labels, mask)
-        return DecodedMasks(*map(self._full_precision, decoded))
+        decoded = DecodedMasks(*map(self._full_precision, decoded))
+        return decoded._replace(object_score=_believing(points.labels, decoded.object_score))
 
     def _mask_prompt(self, mask: Tensor) -> Tensor:
         return (2 * mask.float() - 1) * MASK_PROMPT_LOGIT
+
+
+def _believing(labels: Tensor, object_score: Tensor) -> Tensor:
+    """(B, 1) object scores, above 0 where a person drew a box or clicked on the object: who does that need not be asked."""
+    said = ((labels == PointLabel.BOX_TOP_LEFT) | (labels == PointLabel.POSITIVE)).any(1, keepdim=True)
+    return torch.where(said, object_score.clamp(min=_LEAST_SCORE), object_score)

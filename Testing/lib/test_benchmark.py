@@ -175,11 +175,11 @@ def test_the_ct_is_an_abdomen_with_its_liver_in_the_box() -> None:
 
 
 def test_the_work_of_a_slice_is_counted() -> None:
-    """A 7 x 7 convolution with stride 4 of three channels alone is 2 * 3 * 49 operations per token and channel."""
+    """A 3 x 3 convolution from 48 channels to 64 alone is 2 * 9 * 48 * 64 operations for each of 32 x 32 cells."""
     config = network_config("nano")
     work = count_work(config)
     assert list(work) == ["image encoder", "memory attention", "prompt and mask decoder", "memory encoder"]
-    assert work["image encoder"].gflop > 2 * 3 * 49 * config.trunk.embed_dim * 32**2 / 1e9
+    assert work["image encoder"].gflop > 2 * 9 * 48 * 64 * 32**2 / 1e9
     assert all(part.gflop > 0 and part.mbytes > 0 for part in work.values())
     doubled = count_work(replace(config, image_size=256))
     assert 3.9 < doubled["memory encoder"].gflop / work["memory encoder"].gflop < 4.1

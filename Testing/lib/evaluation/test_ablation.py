@@ -121,9 +121,9 @@ def test_the_command_writes_tables_a_plot_and_its_place_in_a_page(
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "1 structures of 1 volumes (volume)" in told
-    assert (folder / "ablation.md").read_text() in told
-    assert "### The parts of the rule" in page.read_text()
-    assert "| self-sorting, before resampling | " in page.read_text()
+    assert (folder / "ablation.md").read_text(encoding="utf-8") in told
+    assert "### The parts of the rule" in page.read_text(encoding="utf-8")
+    assert "| self-sorting, before resampling | " in page.read_text(encoding="utf-8")
     assert (folder / "ablation.png").stat().st_size > 0
     with (folder / "ablation.csv").open(newline="") as stream:
         assert len(list(csv.DictReader(stream))) == len(STUDIES["parts"].variants)

@@ -12,6 +12,7 @@ from MedSAM2Lib.network.config import NETWORKS, NetworkConfig
 from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
 from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.network.prompt_encoder import PointLabel
+from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
 
 SIDE = 64
@@ -77,6 +78,18 @@ def test_a_box_stays_in_sight_when_a_click_corrects_its_mask() -> None:
 def test_a_mask_of_another_size_means_the_same() -> None:
     flat = torch.full((1, 1, SIDE, SIDE), 5.0)
     assert torch.equal(answer(mask=flat).logits, answer(mask=flat[..., ::4, ::4]).logits)
+
+
+def test_who_draws_a_box_is_believed() -> None:
+    doubting = copy.deepcopy(NETWORK)
+    assert isinstance(doubting.sam_mask_decoder, PromptedUNet)
+    doubting.sam_mask_decoder.object_head.bias.sub_(100)
+    features = seen()
+    conditioned = doubting.without_memory(features.stride16)
+    assert float(doubting.predict(conditioned, features, BOX).object_score) > 0
+    assert float(doubting.predict(conditioned, features, points((30, 30, PointLabel.POSITIVE))).object_score) > 0
+    assert float(doubting.predict(conditioned, features, points((30, 30, PointLabel.NEGATIVE))).object_score) < 0
+    assert float(doubting.predict(conditioned, features).object_score) < 0
 
 
 def test_memories_change_the_answer() -> None:
