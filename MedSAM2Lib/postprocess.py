@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.pieces import Pieces, connected_pieces
+from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["fill_holes", "largest_component", "pieces_touching"]
+__all__ = ["depths", "fill_holes", "largest_component", "pieces_touching"]
 
 
 def fill_holes(mask: npt.NDArray[np.bool_], max_area: int) -> npt.NDArray[np.bool_]:
@@ -54,3 +55,17 @@ def pieces_touching(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -
     touching[0] = False
     kept[box] = touching[components]
     return kept
+
+
+def depths(mask: npt.NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)) -> npt.NDArray[np.float32]:
+    """(rows, columns) float32: how far a pixel lies inside the mask, 0 on its edge, negative outside. The slice's border is an
+    edge too.
+
+    spacing  mm between columns and between rows, which is the unit of the depths
+    """
+    sitk = import_simpleitk()
+    image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
+    image.SetSpacing(spacing)
+    depth = sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    inside: npt.NDArray[np.float32] = sitk.GetArrayFromImage(depth)[1:-1, 1:-1]
+    return inside

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from MedSAM2Lib.evaluation.manifest import Structure
 from MedSAM2Lib.masks import bounding_box
+from MedSAM2Lib.postprocess import depths
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points, RecistLine
-from MedSAM2Lib.simpleitk import import_simpleitk
 
 __all__ = [
     "PROMPT_KINDS",
@@ -106,11 +106,7 @@ def reference_box(mask: _BoolArray, slice_index: int) -> Box:
 def deepest_point(mask: _BoolArray, spacing: tuple[float, float]) -> tuple[int, int]:
     """(row, column) of the pixel furthest from the mask's edge, in mm; of equal ones the first. The slice's border is an
     edge too. The mask must have a pixel."""
-    sitk = import_simpleitk()
-    image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
-    image.SetSpacing(spacing)
-    depth = sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    inner = np.where(mask, sitk.GetArrayFromImage(depth)[1:-1, 1:-1], -np.inf)
+    inner = np.where(mask, depths(mask, spacing), -np.inf)
     row, column = np.unravel_index(int(inner.argmax()), mask.shape)
     return int(row), int(column)
 

@@ -27,7 +27,7 @@ from MedSAM2Lib.memory.entry import appearance
 from MedSAM2Lib.memory.opening import open_bank
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
 from MedSAM2Lib.packed_mask import PackedMask
-from MedSAM2Lib.postprocess import fill_holes, pieces_touching
+from MedSAM2Lib.postprocess import depths, fill_holes, pieces_touching
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points
 from MedSAM2Lib.results import SliceConfidence, SliceResult
 from MedSAM2Lib.session_steps import Painted
@@ -36,6 +36,7 @@ __all__ = ["Segmenter"]
 
 _Mask = npt.NDArray[np.bool_]
 
+_MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -112,8 +113,8 @@ class Segmenter:
     ) -> tuple[_Mask, MaskPrediction]:
         """What is left of an answer after clicks beside the object. Where that is nothing, the object is not on this slice.
 
-        A slice on which nobody said where the object is, only where it is not, stays empty if it was; and a second click on
-        a piece that the network holds on to removes the piece.
+        A slice on which nobody said where the object is, only where it is not, stays empty if it was; a click in the middle of
+        a piece removes the piece, and so does a second click on one that the network holds on to.
         """
         clicks = target.clicks.get(index, ())
         beside = [
@@ -125,7 +126,9 @@ class Segmenter:
             if before is None or before.packed.empty:
                 mask = np.zeros_like(mask)
             else:
-                mask, prediction = self._only(_without_pieces_under(mask, beside), mask, prediction, view)
+                refused = _pieces_hit(before.mask, beside)
+                kept = _without_pieces_under(mask & ~pieces_touching(mask, refused), beside)
+                mask, prediction = self._only(kept, mask, prediction, view)
         if beside and not mask.any():
             prediction = absent(self.network, prediction)
         return mask, prediction
@@ -353,6 +356,19 @@ class Segmenter:
         """Row and column of the pixel that a point lies on; points on the slice's outer edge count to the pixel inside."""
         rows, columns = self.slice_shape
         return min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)
+
+
+def _pieces_hit(mask: _Mask, pixels: Sequence[tuple[int, int]]) -> _Mask:
+    """The pieces of a mask in whose middle one of the pixels lies."""
+    hit = np.zeros_like(mask)
+    for pixel in pixels:
+        here = np.zeros_like(mask)
+        here[pixel] = True
+        piece = pieces_touching(mask, here)
+        depth = depths(piece)
+        if piece[pixel] and depth[pixel] >= _MIDDLE * depth.max():
+            hit |= piece
+    return hit
 
 
 def _without_pieces_under(mask: _Mask, pixels: Sequence[tuple[int, int]]) -> _Mask:

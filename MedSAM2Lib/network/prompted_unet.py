@@ -52,7 +52,7 @@ class PromptedUNet(nn.Module):
         mask         (B, 1, h, w) logits: a rough mask, that of the slice before, or the answer that clicks correct; or None
         """
         side = image.shape[-1]
-        maps = (image, _mask_map(mask, image), _box_map(points, labels, side), _click_maps(points, labels, side))
+        maps = (image, _mask_map(mask, image, labels), _box_map(points, labels, side), _click_maps(points, labels, side))
         # Two by two pixels to one cell of stride 2: convolutions at full resolution would cost more than all others.
         x = self.stem(F.pixel_unshuffle(torch.cat([one.to(image.dtype) for one in maps], dim=1), 2))
         skipped = []
@@ -73,14 +73,18 @@ class PromptedUNet(nn.Module):
         )
 
 
-def _mask_map(mask: Tensor | None, image: Tensor) -> Tensor:
-    """(B, 1, S, S), -1 to 1; 0 everywhere where there is no mask."""
+def _mask_map(mask: Tensor | None, image: Tensor, labels: Tensor) -> Tensor:
+    """(B, 1, S, S), -1 to 1; 0 everywhere where there is no mask.
+
+    Nor is there one where an empty mask is corrected by a click on the object: what was not found is no hint where it is.
+    """
     if mask is None:
         return torch.zeros_like(image[:, :1])
     mask = mask.to(image.dtype)
     if mask.shape[-2:] != image.shape[-2:]:
         mask = F.interpolate(mask, size=image.shape[-2:], mode="bilinear", align_corners=False)
-    return mask.clamp(-_LOGIT_BOUND, _LOGIT_BOUND) / _LOGIT_BOUND
+    missed = (mask <= 0).flatten(1).all(1) & (labels == PointLabel.POSITIVE).any(1)
+    return mask.clamp(-_LOGIT_BOUND, _LOGIT_BOUND) / _LOGIT_BOUND * ~missed[:, None, None, None]
 
 
 def _box_map(points: Tensor, labels: Tensor, side: int) -> Tensor:

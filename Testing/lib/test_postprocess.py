@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from MedSAM2Lib.pieces import connected_pieces
-from MedSAM2Lib.postprocess import fill_holes, largest_component, pieces_touching
+from MedSAM2Lib.postprocess import depths, fill_holes, largest_component, pieces_touching
 
 
 def picture(*rows: str) -> np.ndarray:
@@ -113,3 +113,11 @@ def test_only_pieces_that_touch_the_other_mask_are_kept() -> None:
 def test_no_piece_is_kept_where_nothing_touches() -> None:
     mask = np.eye(4, dtype=bool)
     assert not pieces_touching(mask, np.zeros_like(mask)).any()
+
+
+def test_depth_counts_from_the_edge_inwards() -> None:
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[1:6, 2:7] = True
+    assert depths(mask)[3].tolist() == [-2, -1, 0, 1, 2, 1, 0, -1, -2]
+    assert depths(mask, (0.5, 1.0))[3, 4] == 1.0  # columns are half a millimetre apart
+    assert depths(np.ones((3, 3), dtype=bool))[1, 1] == 1  # the slice's border is an edge

@@ -221,9 +221,21 @@ def test_a_second_click_removes_what_the_network_holds_on_to(a_seeing_model: Loa
     session = opened(a_seeing_model, a_volume)
     session.add_prompt("ball", BOX)
     list(session.propagate())
-    assert session.add_prompt("ball", beside(15, (24, 24))).mask.any()
-    assert not session.add_prompt("ball", beside(15, (25, 24))).mask.any()
+    assert session.add_prompt("ball", beside(15, (34, 24))).mask.any()
+    assert not session.add_prompt("ball", beside(15, (35, 24))).mask.any()
     assert session.add_prompt("ball", Points(15, (24.0,), (24.0,), (True,))).mask.any()  # and a click on it brings it back
+
+
+def test_a_click_in_the_middle_of_a_piece_removes_it(a_seeing_model: LoadedModel) -> None:
+    two = np.zeros(SHAPE, dtype=bool)
+    two[:, 8:24, 8:24] = two[:, 30:40, 30:40] = True
+    session = opened(a_seeing_model, volume_of(two))
+    session.add_prompt("squares", Box(MIDDLE, 6, 6, 42, 42))
+    list(session.propagate())
+    left = session.add_prompt("squares", beside(15, (16, 16))).mask
+    assert not left[4:27, 4:27].any()
+    assert left[31:39, 31:39].all()
+    assert session.add_prompt("squares", beside(16, (21, 16))).mask[9:23, 9:20].all()  # near its edge: the network's business
 
 
 def test_clicks_beside_do_not_remove_what_a_box_or_a_person_drew(a_seeing_model: LoadedModel, a_volume: Volume) -> None:

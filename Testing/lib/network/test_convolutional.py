@@ -68,6 +68,13 @@ def test_a_click_that_is_none_says_nothing() -> None:
     assert torch.equal(answer(points((30, 30, PointLabel.PADDING))).logits, answer().logits)
 
 
+def test_a_click_on_what_was_not_found_begins_anew() -> None:
+    nothing = torch.full((1, 1, SIDE, SIDE), -1024.0)
+    on, beside = (points((30, 30, label)) for label in (PointLabel.POSITIVE, PointLabel.NEGATIVE))
+    assert torch.equal(answer(on, nothing).logits, answer(on).logits)
+    assert not torch.equal(answer(beside, nothing).logits, answer(beside).logits)
+
+
 def test_a_box_stays_in_sight_when_a_click_corrects_its_mask() -> None:
     click = points((30, 30, PointLabel.POSITIVE))
     boxed = PointTensors(*(torch.cat(parts, dim=1) for parts in zip(BOX, click, strict=True)))
