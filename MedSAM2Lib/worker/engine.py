@@ -27,6 +27,7 @@ from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.network.config import Precision
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
+from MedSAM2Lib.simpleitk import import_simpleitk
 from MedSAM2Lib.slice_stack import resample
 from MedSAM2Lib.version import __version__
 from MedSAM2Lib.volume import Volume
@@ -166,6 +167,7 @@ class Engine:
         self._say(None, f"Loading {model}.")
         loaded = self._loaded(model, choose_device(device), network, precision)
         torch.set_num_threads(threads or sensible_threads(loaded.network.config))
+        import_simpleitk()  # what cleans masks: nobody is to wait for it with the first one, or lack it when memory is full
         self._model, self._budget = loaded, memory_bytes or memory_budget()
         self._open.clear()
         return {
