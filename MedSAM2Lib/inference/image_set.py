@@ -58,7 +58,7 @@ class ImageSetOptions:
     memory: Memory = "self-sorting"
     fill_hole_cells: int = 8  # background specks of up to this many cells of the grid of logits are filled (SAM 2); 0: none
     keep_largest: bool = True  # of an object's mask on an image, keep only the largest connected piece
-    cache_bytes: int = 2 * 2**30  # image features kept
+    cache_bytes: int = 2 * 10**9  # image features kept
 
     def __post_init__(self) -> None:
         if self.zoom is not None and not 1 <= self.zoom < math.inf:

@@ -23,7 +23,7 @@ class SessionOptions:
     agreement: float = 0.99  # after a correction, Dice with the old mask at which a slice counts as unchanged; 0: none does
     fill_hole_cells: int = 8  # background specks of up to this many cells of the grid of logits are filled (SAM 2); 0: none
     keep_largest: bool = True  # of an object's 3D mask, keep only the largest piece of each prompted or locked slice
-    cache_bytes: int = 2 * 2**30  # image features kept
+    cache_bytes: int = 2 * 10**9  # image features kept
     history_bytes: int = 2**29  # of what only undone steps and steps to undo hold; beyond it the oldest steps go
     encoder_batch: int | None = None  # slices encoded at once; None: 1 on a CPU, 8 on a GPU
 
