@@ -16,7 +16,7 @@ from MedSAM2Lib.network.mask_decoder import DecodedMasks
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.residual import residual_stage
-from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors
+from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, unread
 
 __all__ = ["ConvolutionalSAM2"]
 
@@ -54,8 +54,8 @@ class ConvolutionalSAM2(SAM2):
         return *super().costly_parts, self.sam_mask_decoder
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        pixels, unread = self._to_encoder(images), images[:, :0]
-        return ImageFeatures(self.image_encoder(pixels), unread, unread, pixels)
+        pixels = self._to_encoder(images)
+        return ImageFeatures(self.image_encoder(pixels), unread(pixels), unread(pixels), pixels)
 
     def _decode(
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool

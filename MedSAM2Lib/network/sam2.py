@@ -24,7 +24,7 @@ from MedSAM2Lib.network.memory_encoder import MemoryEncoder
 from MedSAM2Lib.network.positions import sine_encoding_1d, sine_encoding_2d
 from MedSAM2Lib.network.prompt_encoder import PointLabel, PromptEncoder
 
-__all__ = ["MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors"]
+__all__ = ["MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "unread"]
 
 NO_OBJECT_LOGIT = -1024.0  # every mask logit of a slice on which the object is predicted to be absent
 MASK_PROMPT_LOGIT = 10.0  # a mask that the user gave becomes logits of + and - this
@@ -109,7 +109,7 @@ class SAM2(nn.Module):
         """(B, 3, S, S) normalised pixels to the features that all objects and prompts on these slices share."""
         decoder = self.sam_mask_decoder
         stride4, stride8, stride16 = self.image_encoder(self._to_encoder(images), decoder.conv_s0, decoder.conv_s1)
-        return ImageFeatures(stride16, stride8, stride4, images[:, :0])
+        return ImageFeatures(stride16, stride8, stride4, unread(images))
 
     def without_memory(self, stride16: Tensor) -> Tensor:
         """Features of a slice that is segmented from its prompt alone, (B, C, h, w)."""
@@ -259,3 +259,8 @@ def _padding(conditioned: Tensor) -> PointTensors:
     """In place of the points on a slice that has none."""
     batch, device = len(conditioned), conditioned.device
     return PointTensors(torch.zeros(batch, 1, 2, device=device), torch.full((batch, 1), PointLabel.PADDING, device=device))
+
+
+def unread(images: Tensor) -> Tensor:
+    """In place of a level that no mask decoder reads, (B, 0, 1, 1); not a view, which would keep the images' memory."""
+    return images.new_empty(len(images), 0, 1, 1)

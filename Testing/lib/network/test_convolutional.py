@@ -14,6 +14,7 @@ from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
+from Testing.lib.network.parity.weights import SMALL as TRANSFORMER
 
 SIDE = 64
 SMALL = NetworkConfig(trunk=None, image_size=SIDE, hidden_dim=32, memory_dim=16, memory_layers=1, feedforward_dim=32)
@@ -127,6 +128,14 @@ def test_all_that_one_clip_uses_learns() -> None:
     (told.candidate_logits.square().mean() + told.iou.sum() + told.object_score.sum()).backward()
     for part in (network.image_encoder, network.sam_mask_decoder):
         assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_levels_that_are_not_read_take_no_memory() -> None:
+    features = seen()
+    assert features.stride4.untyped_storage().nbytes() == features.stride8.untyped_storage().nbytes() == 0
+    transformer = random_network(TRANSFORMER)
+    images = torch.randn(2, 3, TRANSFORMER.image_size, TRANSFORMER.image_size)
+    assert transformer.encode_image(images).pixels.untyped_storage().nbytes() == 0
 
 
 def test_nano_is_such_a_network() -> None:
