@@ -16,7 +16,7 @@ from MedSAM2Lib.network.hiera import MultiScaleBlock
 from MedSAM2Lib.network.layers import LayerNorm2d
 from MedSAM2Lib.network.mask_decoder import MaskDecoder
 from MedSAM2Lib.network.prompt_encoder import PromptEncoder
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, unread
 from MedSAM2Lib.network.vit import PatchEmbed
 
 __all__ = ["EfficientSAM2"]
@@ -92,5 +92,5 @@ class EfficientSAM2(SAM2):
         self.sam_mask_decoder = MaskDecoder(config.hidden_dim, config.feedforward_dim, picks_up_detail=False)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        unread = images[:, :0]
-        return ImageFeatures(self.image_encoder(self._to_encoder(images)), unread, unread, unread)
+        nothing = unread(images)
+        return ImageFeatures(self.image_encoder(self._to_encoder(images)), nothing, nothing, nothing)
