@@ -362,11 +362,11 @@ def _pieces_hit(mask: _Mask, pixels: Sequence[tuple[int, int]]) -> _Mask:
     """The pieces of a mask in whose middle one of the pixels lies."""
     hit = np.zeros_like(mask)
     for pixel in pixels:
-        here = np.zeros_like(mask)
-        here[pixel] = True
-        piece = pieces_touching(mask, here)
+        if not mask[pixel]:
+            continue
+        piece = _piece_at(mask, pixel)
         depth = depths(piece)
-        if piece[pixel] and depth[pixel] >= _MIDDLE * depth.max():
+        if depth[pixel] >= _MIDDLE * depth.max():
             hit |= piece
     return hit
 
@@ -375,12 +375,17 @@ def _without_pieces_under(mask: _Mask, pixels: Sequence[tuple[int, int]]) -> _Ma
     """A mask without those of its pieces on which two or more of the pixels lie."""
     kept = mask.copy()
     for pixel in pixels:
-        here = np.zeros_like(mask)
-        here[pixel] = True
-        piece = pieces_touching(mask, here)
+        piece = _piece_at(mask, pixel)
         if sum(piece[other] for other in pixels) >= 2:
             kept &= ~piece
     return kept
+
+
+def _piece_at(mask: _Mask, pixel: tuple[int, int]) -> _Mask:
+    """The piece of a mask that a pixel lies on; empty where it lies beside the mask."""
+    here = np.zeros_like(mask)
+    here[pixel] = True
+    return pieces_touching(mask, here)
 
 
 def _extent(prompt: SlicePrompt) -> tuple[float, float, float, float]:
