@@ -159,10 +159,12 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/step_json.py
   MedSAM2Lib/training/__init__.py
   MedSAM2Lib/training/augmentation.py
+  MedSAM2Lib/training/clip.py
   MedSAM2Lib/training/clips.py
   MedSAM2Lib/training/curve.py
   MedSAM2Lib/training/fields.py
   MedSAM2Lib/training/fine_tuning.py
+  MedSAM2Lib/training/hints.py
   MedSAM2Lib/training/loop.py
   MedSAM2Lib/training/losses.py
   MedSAM2Lib/training/nano.py

@@ -25,7 +25,7 @@ from MedSAM2Lib.inference.prompt_tensors import point_tensors
 from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker, absent
 from MedSAM2Lib.memory.entry import appearance
 from MedSAM2Lib.memory.opening import open_bank
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from MedSAM2Lib.packed_mask import PackedMask
 from MedSAM2Lib.postprocess import depths, fill_holes, pieces_touching
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points
@@ -171,7 +171,7 @@ class Segmenter:
             features = self.embeddings.features(index, view, direction)
             self._refresh_memories(target, index, features, direction)
             hint = self.logits_through(leader, view) if follow and leader is not None else None
-            prediction = target.tracker.answer(index, features, direction, hint, self._doubt(target, index))
+            prediction = target.tracker.answer(index, features, direction, hint, *self._depth(target, index, view))
             mask = self._to_mask(prediction.logits, view)
             if follow and leader is not None and not leader.packed.empty:  # the next slice would follow strays
                 mask, prediction = self._only(pieces_touching(mask, leader.mask), mask, prediction, view)
@@ -198,16 +198,20 @@ class Segmenter:
         where = mask_to_frame(dropped, view, logits.shape[-1]).to(logits.device) > 0
         return logits.masked_fill(where, -ROUGH_MASK_BOUND)
 
-    def _doubt(self, target: SegmentedObject, index: int) -> float:
-        """What the expected depth says against a slice; nothing where a person said how far the object reaches."""
+    def _depth(self, target: SegmentedObject, index: int, view: View) -> tuple[float, SliceDepth | None]:
+        """What the expected depth says against a slice, and where it lies; nothing where a person said how far the object
+        reaches."""
         prior, shown = self.options.depth_prior, target.shown
-        if prior is None or not shown or target.limits or shown[0] < index < shown[-1]:
-            return 0.0
+        if not shown or target.limits or shown[0] < index < shown[-1]:
+            return 0.0, None
         nearest = min(shown, key=lambda other: abs(other - index))
         x0, y0, x1, y1 = _bounding_box(target.records[nearest].mask)
         slice_mm, row_mm, column_mm = self.spacing
         radius = ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
-        return prior.doubt(abs(index - nearest) * slice_mm, radius)
+        distance = abs(index - nearest) * slice_mm
+        pixel_mm = math.sqrt(view.height * row_mm * view.width * column_mm) / self.network.config.image_size
+        pixels = (torch.tensor([length / pixel_mm], device=self.network.device) for length in (distance, slice_mm, radius))
+        return prior.doubt(distance, radius) if prior else 0.0, SliceDepth(*pixels)
 
     # ── what a person approved ────────────────────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,7 @@ from MedSAM2Lib.inference.conditioning import condition
 from MedSAM2Lib.inference.late_memory import LateMemory
 from MedSAM2Lib.memory.bank import MemoryBank, Selection
 from MedSAM2Lib.memory.entry import MemoryEntry, appearance
-from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 
 __all__ = ["ROUGH_MASK_BOUND", "Tracker", "absent"]
 
@@ -97,13 +97,15 @@ class Tracker:
         neighbour_logits: Tensor | None = None,
         view: View | None = None,
         doubt: float = 0.0,
+        depth: SliceDepth | None = None,
     ) -> MaskPrediction:
         """The mask from memories alone, going in `direction` (+1 or -1). `doubt` as in `SAM2.predict`.
 
         neighbour_logits  (B, 1, L, L) of the slice before, for a network that follows its mask; others ignore it
+        depth             where the slice lies, for a network that minds it; None: it does not know
         """
         self.settle()
-        prediction = self.answer(slice_index, features, direction, neighbour_logits, doubt)
+        prediction = self.answer(slice_index, features, direction, neighbour_logits, doubt, depth)
         entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
         entry.look()  # while the features are at hand, rather than keep them
         self.remember(entry, direction)
@@ -131,12 +133,15 @@ class Tracker:
         direction: int,
         neighbour_logits: Tensor | None = None,
         doubt: float = 0.0,
+        depth: SliceDepth | None = None,
     ) -> MaskPrediction:
         """As `track`, without remembering it."""
         rough_mask = None
         if self.network.config.follow_mask and neighbour_logits is not None:
             rough_mask = neighbour_logits.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
         conditioned = self._condition(slice_index, features, direction)
+        if depth is not None:
+            conditioned = self.network.at_depth(conditioned, depth)
         return self.network.predict(conditioned, features, mask=rough_mask, doubt=doubt)
 
     # ── what is remembered ────────────────────────────────────────────────────────────────────────────────────

@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.layers import MLP
 from MedSAM2Lib.network.mask_decoder import DecodedMasks
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
 from MedSAM2Lib.network.residual import residual_stage
-from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, unread
+from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, SliceDepth, unread
 
 __all__ = ["ConvolutionalSAM2"]
 
 _LEAST_SCORE = 0.5  # logit of an object that a person says is there
+_DEPTH_FIGURES, _DEPTH_HIDDEN = 3, 64
+_DEPTH_RANGE = (0.01, 20.0)  # radii of the object, or sides of the image: beyond, depths are not told apart
 _ENCODER_CHANNELS = (64, 96)  # at strides 4 and 8; that of stride 16 is the network's width
 
 
@@ -43,6 +46,10 @@ class ConvolutionalSAM2(SAM2):
     """Masks are answered at full resolution, one for every prompt: three candidates and an expected IoU to choose between
     them do a network this small no good."""
 
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.depth_embedding = MLP(_DEPTH_FIGURES, _DEPTH_HIDDEN, _DEPTH_HIDDEN, config.hidden_dim)
+
     def _add_image_encoder(self, config: NetworkConfig) -> None:
         self.image_encoder = ConvolutionalEncoder(config.hidden_dim)
 
@@ -56,6 +63,14 @@ class ConvolutionalSAM2(SAM2):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         pixels = self._to_encoder(images)
         return ImageFeatures(self.image_encoder(pixels), unread(pixels), unread(pixels), pixels)
+
+    def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
+        radius = depth.radius.clamp(min=1.0)
+        known = (depth.radius > 0) & (depth.distance > 0)
+        figures = (depth.distance / radius, depth.step / radius, depth.distance / self.config.image_size)
+        logs = torch.stack([torch.log(one.clamp(*_DEPTH_RANGE)) for one in figures], dim=-1)
+        embedding: Tensor = self.depth_embedding(logs) * known[:, None]
+        return conditioned + embedding[:, :, None, None].to(conditioned.dtype)
 
     def _decode(
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool

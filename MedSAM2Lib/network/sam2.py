@@ -24,7 +24,9 @@ from MedSAM2Lib.network.memory_encoder import MemoryEncoder
 from MedSAM2Lib.network.positions import sine_encoding_1d, sine_encoding_2d
 from MedSAM2Lib.network.prompt_encoder import PointLabel, PromptEncoder
 
-__all__ = ["MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "unread"]
+__all__ = [
+    "MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "SliceDepth", "unread",
+]  # fmt: skip
 
 NO_OBJECT_LOGIT = -1024.0  # every mask logit of a slice on which the object is predicted to be absent
 MASK_PROMPT_LOGIT = 10.0  # a mask that the user gave becomes logits of + and - this
@@ -48,6 +50,14 @@ class PointTensors(NamedTuple):
 
     coordinates: Tensor  # (B, N, 2) as (x, y)
     labels: Tensor  # (B, N) of PointLabel
+
+
+class SliceDepth(NamedTuple):
+    """Where a tracked slice lies, (B,) each, in pixels of the network's image. A radius of 0: it is not known."""
+
+    distance: Tensor  # from the nearest slice that a person prompted
+    step: Tensor  # from the slice before
+    radius: Tensor  # half the mean side of the object's box on that prompted slice
 
 
 class MaskPrediction(NamedTuple):
@@ -119,6 +129,10 @@ class SAM2(nn.Module):
         """Features of a slice that looks at others, (B, C, h, w); tokens as in `MemoryAttention.forward`."""
         position = self._sine(self.config.hidden_dim, stride16.shape[-1])
         conditioned: Tensor = self.memory_attention(stride16, position, memory, memory_pos, pointer_tokens)
+        return conditioned
+
+    def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
+        """Features (B, C, h, w) of a slice that also know where it lies; SAM 2 counts slices alone."""
         return conditioned
 
     # ── a prompt ──────────────────────────────────────────────────────────────────────────────────────────────

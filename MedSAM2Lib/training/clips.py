@@ -19,13 +19,14 @@ import numpy.typing as npt
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.augmentation import augment, choose_window, is_visible
+from MedSAM2Lib.training.clip import Clip, ClipBatch, batch_of
 from MedSAM2Lib.training.regions import grow_region
 from MedSAM2Lib.training.rendering import render_labels
 from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE, synthetic_patient
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE, choose_axis, choose_view, resample
 from MedSAM2Lib.training.volumes import ManifestEntry, Target, TrainingVolume, label_targets, load_volume, read_manifest
 
-__all__ = ["ALWAYS_LEFT_OUT", "Clip", "ClipSource", "make_clip"]
+__all__ = ["ALWAYS_LEFT_OUT", "ClipSource", "make_clip"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -66,16 +67,6 @@ _SYNTHETIC_KEY = 77  # keeps the seeds of volumes apart from those of steps
 _SYNTHETIC_SPACING = (2.0, 1.0, 1.0)  # the middle of what synthetic_patient draws
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One object through T slices in one S x S crop; `masks[0]`, the prompted slice, is not empty."""
-
-    images: FloatArray  # (T + 2, S, S), 0..1: the slices between the one before and the one after them
-    masks: BoolArray  # (T, S, S); empty where the object has ended
-    kind: str  # "scan", "label map", "supervoxel" or "synthetic"
-    name: str  # volume and structure, for people
-
-
 class _DrawClip(Protocol):
     def __call__(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         """A clip, or None if what was drawn does not fit."""
@@ -100,7 +91,8 @@ class ClipSource:
 
     `held_out` names volumes or whole source groups to leave out. `synthetic_share` of the clips are synthetic; a kind
     that the folder lacks gives its share to the others. `only` restricts to some of the kinds "scan", "label map",
-    "supervoxel", "synthetic".
+    "supervoxel", "synthetic". `far` is the chance that a clip leaves out slices after the prompted one, so that it
+    begins where a pass has already come a way.
 
     Volumes are decoded when first drawn and kept; `preload()` decodes all of them (0.5 GB), so that forked workers
     share them.
@@ -114,6 +106,7 @@ class ClipSource:
         held_out: Collection[str] = (),
         seed: int = 0,
         only: Collection[str] = (),
+        far: float = 0.0,
         synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
     ) -> None:
         entries = [] if train_dir is None else read_manifest(Path(train_dir))
@@ -125,7 +118,7 @@ class ClipSource:
         left_out = {*held_out, *ALWAYS_LEFT_OUT}
         self._entries = {e.name: e for e in entries if e.name not in left_out and e.group not in left_out}
         self._volumes: dict[str, TrainingVolume] = {}
-        self._seed, self._synthetic_shape = seed, synthetic_shape
+        self._seed, self._far, self._synthetic_shape = seed, far, synthetic_shape
         self._synthetic: OrderedDict[tuple[int, int, int], TrainingVolume] = OrderedDict()
         self._structures = _structures_by_group(e for e in self._entries.values() if e.has_image and e.has_label)
         self._label_maps = sorted(e.name for e in self._entries.values() if not e.has_image and e.structures)
@@ -161,10 +154,9 @@ class ClipSource:
 
     def sample_batch(
         self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int = 0
-    ) -> tuple[FloatArray, BoolArray]:
-        """images (B, T + 2, S, S) float32, 0..1, and masks (B, T, S, S) bool; a function of the source's and these arguments."""
-        clips = [self.sample(rng, image_size, length, step=step) for _ in range(batch_size)]
-        return np.stack([clip.images for clip in clips]), np.stack([clip.masks for clip in clips])
+    ) -> ClipBatch:
+        """A function of the source's and these arguments."""
+        return batch_of([self.sample(rng, image_size, length, step=step) for _ in range(batch_size)])
 
     def _choose_kinds(self, synthetic_share: float, only: Collection[str]) -> tuple[list[_DrawClip], npt.NDArray[np.float64]]:
         """How to draw each kind that there is, and the chance of each."""
@@ -199,7 +191,7 @@ class ClipSource:
         name = sorted(structure.values)[int(rng.integers(len(structure.values)))]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure.name, structure.values[name], split=True)
-        return None if target is None else make_clip(rng, volume, target, "scan", image_size, length)
+        return None if target is None else self._see(rng, volume, target, "scan", image_size, length)
 
     def _draw_label_map(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         name = self._label_maps[int(rng.integers(len(self._label_maps)))]
@@ -207,7 +199,7 @@ class ClipSource:
         structure, values = structures[int(rng.integers(len(structures)))]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure, values, split=True)
-        return None if target is None else make_clip(rng, volume, target, "label map", image_size, length)
+        return None if target is None else self._see(rng, volume, target, "label map", image_size, length)
 
     def _draw_synthetic(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         volume = self._synthetic_volume(step, int(rng.integers(_POOL_SIZE)))
@@ -220,7 +212,7 @@ class ClipSource:
         filled = bool(inner) and rng.random() < _FILLED_SHARE
         values = (value, *inner) if filled else (value,)
         target = _pick_target(rng, volume, f"{value}{' filled' * filled}", values, split=False)
-        return None if target is None else make_clip(rng, volume, target, "synthetic", image_size, length)
+        return None if target is None else self._see(rng, volume, target, "synthetic", image_size, length)
 
     def _draw_supervoxel(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         groups = sorted(self._scans)
@@ -228,7 +220,19 @@ class ClipSource:
         volume = self._volume(names[int(rng.integers(len(names)))])
         axis = choose_axis(rng, volume.shape, volume.spacing)
         target = grow_region(rng, volume, axis, length)
-        return None if target is None else make_clip(rng, volume, target, "supervoxel", image_size, length, axis)
+        return None if target is None else self._see(rng, volume, target, "supervoxel", image_size, length, axis)
+
+    def _see(
+        self,
+        rng: np.random.Generator,
+        volume: TrainingVolume,
+        target: Target,
+        kind: str,
+        image_size: int,
+        length: int,
+        axis: int | None = None,
+    ) -> Clip | None:
+        return make_clip(rng, volume, target, kind, image_size, length, axis, far=self._far)
 
     # Caches.
 
@@ -303,31 +307,35 @@ def make_clip(
     length: int,
     axis: int | None = None,
     whole_slices: float = WHOLE_SLICE_SHARE,
+    far: float = 0.0,
 ) -> Clip | None:
     """See the target through a random view; None if no slices fit, or the object is lost at this size or contrast.
 
     whole_slices  chance that the view shows whole slices instead of a square around the target
+    far           chance that slices between the prompted one and the next are left out
     """
     axis = choose_axis(rng, volume.shape, volume.spacing) if axis is None else axis
-    view = choose_view(rng, volume.shape, volume.spacing, target, axis, image_size, length, whole_slices)
+    view = choose_view(rng, volume.shape, volume.spacing, target, axis, image_size, length, whole_slices, far)
     if view is None:
         return None
     height, width = (size for a, size in enumerate(volume.shape) if a != axis)
     rows, columns = view.window((height, width))
-    mask = target.cut(axis, view.indices[1:-1], rows, columns)
+    mask = target.cut(axis, view.indices[:, 1], rows, columns)
+    slices, places = np.unique(view.indices, return_inverse=True)
+    places = places.reshape(view.indices.shape)  # of each slice and its neighbours among `slices`
     if volume.image is not None:
-        values = np.moveaxis(volume.image, axis, 0)[view.indices, rows, columns].astype(np.float32)
-        low, high = choose_window(rng, volume, values[1], mask[0])
+        values = np.moveaxis(volume.image, axis, 0)[slices, rows, columns].astype(np.float32)
+        low, high = choose_window(rng, volume, values[places[0, 1]], mask[0])
         values = np.clip((values - low) / (high - low), 0.0, 1.0)
     else:
         assert volume.label is not None
-        label = np.ascontiguousarray(np.moveaxis(volume.label, axis, 0)[view.indices, rows, columns])
+        label = np.ascontiguousarray(np.moveaxis(volume.label, axis, 0)[slices, rows, columns])
         values = render_labels(label, rng, tissues=volume.tissues)
     sampled = resample(view, np.concatenate([values, mask], dtype=np.float32), rows, columns)
-    images, masks = sampled[: length + 2], sampled[length + 2 :] >= 0.5
+    images, masks = sampled[: len(slices)], sampled[len(slices) :] >= 0.5
     if masks[0].sum() < max(4.0, _LEAST_PIXELS * image_size**2):
         return None
     drawn = kind in ("synthetic", "label map")  # where contrast is chance, most objects without any are passed over
-    if drawn and not is_visible(images[1], masks[0]) and rng.random() > _HIDDEN_SHARE:
+    if drawn and not is_visible(images[places[0, 1]], masks[0]) and rng.random() > _HIDDEN_SHARE:
         return None
-    return Clip(augment(rng, images), masks, kind, f"{volume.name}: {target.name}")
+    return Clip(augment(rng, images)[places], masks, view.distances, view.step, kind, f"{volume.name}: {target.name}")

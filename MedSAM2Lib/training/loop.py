@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim import swa_utils
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
 from MedSAM2Lib.training.parts import check_parts, part_of
 from MedSAM2Lib.training.processes import Processes
@@ -32,13 +32,8 @@ __all__ = ["BatchSource", "TrainingPlan", "train"]
 class BatchSource(Protocol):
     """Where clips come from; `training.clips.ClipSource.sample_batch` is one."""
 
-    def __call__(
-        self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """images (B, T + 2, S, S) float32, 0..1, and masks (B, T, S, S) bool of all slices but the outer two.
-
-        A function of the arguments alone.
-        """
+    def __call__(self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
+        """A function of the arguments alone."""
 
 
 _PROMPTS = 2  # keeps the random numbers of prompts apart from those of clips and of lengths
@@ -104,7 +99,7 @@ class TrainingPlan:
         return self.learning_rate * share
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
+class _Batches(Dataset[ClipBatch]):
     """A process's share of batch number n, made the same way whenever it is asked for."""
 
     def __init__(self, source: BatchSource, plan: TrainingPlan, image_size: int, processes: Processes) -> None:
@@ -113,14 +108,13 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.plan.steps
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> ClipBatch:
         rank, count = self.processes.rank, self.processes.count
         length = self.plan.clip_length(step)
         rng = np.random.default_rng((self.plan.seed, step, *([rank] if rank else [])))
         clips = max(1, self.plan.slices_per_step // length // count)
         image_size = self.plan.image_size(step, self.image_size)
-        images, masks = self.source(rng, clips, image_size, length, step=step * count + rank)
-        return torch.from_numpy(images), torch.from_numpy(masks)
+        return self.source(rng, clips, image_size, length, step=step * count + rank)
 
 
 class _ClipLoss(nn.Module):
@@ -130,10 +124,10 @@ class _ClipLoss(nn.Module):
         super().__init__()
         self.network, self.plan = network, plan
 
-    def forward(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
         plan = self.plan
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=plan.mixed_precision):
-            return clip_loss(self.network, images, masks, plan.prompts, plan.losses, generator, plan.clips)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=plan.mixed_precision):
+            return clip_loss(self.network, batch, plan.prompts, plan.losses, generator, plan.clips)
 
 
 def train(
@@ -172,10 +166,9 @@ def train(
         parameter.requires_grad_(part_of(name) not in plan.frozen)
     clip_loss_of = processes.parallel(_ClipLoss(network, plan))
     started, losses = time.monotonic(), []
-    for step, (images, masks) in enumerate(batches, start=first):
-        network.config = replace(full_config, image_size=images.shape[-1])
-        batch = images.to(network.device), masks.to(network.device)
-        losses.append(_step(clip_loss_of, state, plan, step, batch, processes))
+    for step, batch in enumerate(batches, start=first):
+        network.config = replace(full_config, image_size=batch.images.shape[-1])
+        losses.append(_step(clip_loss_of, state, plan, step, batch.to(network.device), processes))
         done = step + 1
         if log is not None and (done % plan.save_every == 0 or done == plan.steps):
             per_second = (done - first) * plan.slices_per_step / (time.monotonic() - started)
@@ -208,7 +201,7 @@ def _step(
     state: RunState,
     plan: TrainingPlan,
     step: int,
-    batch: tuple[Tensor, Tensor],
+    batch: ClipBatch,
     processes: Processes,
 ) -> float:
     for group in state.optimizer.param_groups:
@@ -216,7 +209,7 @@ def _step(
     # torch's generator takes 32 bits of a seed, so they must differ in those.
     seed = np.random.SeedSequence((plan.seed, step, _PROMPTS, processes.rank)).generate_state(1)
     generator = torch.Generator().manual_seed(int(seed[0]))
-    loss = clip_loss_of(*batch, generator)
+    loss = clip_loss_of(batch, generator)
     mean = float(processes.mean(loss.detach().clone()))  # over all processes, so that they end together
     if not math.isfinite(mean):
         raise TrainingError(f"The loss of step {step} is {mean}; the state before it is kept. Resume with a lower learning rate.")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.intensity import is_ct, resolve_window
-from MedSAM2Lib.training.clips import Clip, ClipSource, make_clip
+from MedSAM2Lib.training.clip import Clip, ClipBatch, batch_of
+from MedSAM2Lib.training.clips import ClipSource, make_clip
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE
 from MedSAM2Lib.training.volumes import TrainingVolume, mask_targets
 from MedSAM2Lib.volume import Volume
@@ -72,7 +73,7 @@ class CaseClips:
 
     def sample_batch(
         self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int = 0
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    ) -> ClipBatch:
         """As `loop.BatchSource` asks for it."""
         clips = []
         for _ in range(batch_size):
@@ -80,7 +81,7 @@ class CaseClips:
                 clips.append(self._others[0].sample(rng, image_size, length, step=step))
             else:
                 clips.append(self.sample(rng, image_size, length))
-        return np.stack([clip.images for clip in clips]), np.stack([clip.masks for clip in clips])
+        return batch_of(clips)
 
 
 def _compact(array: npt.NDArray[Any]) -> npt.NDArray[np.int16] | npt.NDArray[np.uint8] | npt.NDArray[np.float32]:

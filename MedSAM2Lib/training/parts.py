@@ -12,7 +12,7 @@ __all__ = ["PARTS", "check_parts", "part_of"]
 PARTS = {
     "image-encoder": ("image_encoder.",),
     "prompt-encoder": ("sam_prompt_encoder.", "mask_downsample."),
-    "memory": ("memory_", "maskmem_", "no_mem_", "no_obj_", "obj_ptr_"),
+    "memory": ("memory_", "maskmem_", "no_mem_", "no_obj_", "obj_ptr_", "depth_embedding."),
     "mask-decoder": ("sam_mask_decoder.",),
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import PointTensors
 
-__all__ = ["append_points", "box_prompt", "click_prompt", "correction_prompt"]
+__all__ = ["append_points", "box_prompt", "click_prompt", "correction_prompt", "object_radius"]
 
 BOX_JITTER = 0.1  # standard deviation of a corner of the loosest boxes, in box sides (SAM: Kirillov et al., arXiv 2304.02643)
 BOX_JITTER_BOUND = 0.04  # of the image side: 20 pixels at 512, as in SAM 2's training
@@ -24,16 +24,28 @@ def box_prompt(masks: Tensor, generator: torch.Generator, jitter: float = BOX_JI
     jitter  the loosest: standard deviation of a corner, in box sides
     """
     side = masks.shape[-1]
-    columns, rows = masks.any(1), masks.any(2)
-    x0, x1 = _first(columns), side - 1 - _first(columns.flip(-1))
-    y0, y1 = _first(rows), side - 1 - _first(rows.flip(-1))
-    corners = torch.stack((x0, y0, x1, y1), dim=-1).float()  # (B, 4)
-    sides = torch.stack((x1 - x0 + 1, y1 - y0 + 1), dim=-1).float().repeat(1, 2)
+    corners = _bounding_boxes(masks)
+    sides = (corners[:, 2:] - corners[:, :2] + 1).repeat(1, 2)
     looseness = jitter * torch.rand(len(corners), 1, generator=generator)
     noise = (torch.randn(corners.shape, generator=generator) * looseness).to(masks.device) * sides
     corners = (corners + noise.clamp(-BOX_JITTER_BOUND * side, BOX_JITTER_BOUND * side)).clamp(0, side - 1)
     labels = torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], device=masks.device).expand(len(masks), 2)
     return PointTensors(corners.view(-1, 2, 2), labels)
+
+
+def object_radius(masks: Tensor) -> Tensor:
+    """(B,) half the mean side of each mask's bounding box, pixels; 0 where there is nothing."""
+    corners = _bounding_boxes(masks)
+    return (corners[:, 2:] - corners[:, :2] + 1).mean(1) / 2 * masks.flatten(1).any(1)
+
+
+def _bounding_boxes(masks: Tensor) -> Tensor:
+    """(B, 4) as (x0, y0, x1, y1), the outermost pixels of each mask."""
+    side = masks.shape[-1]
+    columns, rows = masks.any(1), masks.any(2)
+    x0, x1 = _first(columns), side - 1 - _first(columns.flip(-1))
+    y0, y1 = _first(rows), side - 1 - _first(rows.flip(-1))
+    return torch.stack((x0, y0, x1, y1), dim=-1).float()
 
 
 def _first(flags: Tensor) -> Tensor:

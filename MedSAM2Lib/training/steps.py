@@ -18,9 +18,11 @@ from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.memory.options import SelfSorting
 from MedSAM2Lib.memory.self_sorting import SelfSortingBank
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
+from MedSAM2Lib.training.clip import ClipBatch
+from MedSAM2Lib.training.hints import astray
 from MedSAM2Lib.training.losses import LossWeights, slice_loss
-from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt
+from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt, object_radius
 
 __all__ = ["PAPER_MIX", "ClipOptions", "PromptMix", "clip_loss", "track_clip"]
 
@@ -39,6 +41,8 @@ class PromptMix:
     most_corrected: int = 1  # slices of a clip that get some
     most_clicks: int = 1  # one after the other, on each of them
     unfollowed: float = 0.0  # probability that a clip is tracked without the mask of the slice before, from memory alone
+    astray: float = 0.0  # share of the masks of slices before that are not the network's own but the reference's, led astray
+    unplaced: float = 0.1  # probability that a network that knows how deep slices lie is not told so of a clip's
     alone: float = 0.1  # probability that a network with neighbours as channels does not see a clip's
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
@@ -61,59 +65,55 @@ _PLAIN = ClipOptions()
 
 def clip_loss(
     network: SAM2,
-    images: Tensor,
-    masks: Tensor,
+    batch: ClipBatch,
     mix: PromptMix,
     weights: LossWeights,
     generator: torch.Generator,
     options: ClipOptions = _PLAIN,
 ) -> Tensor:
-    """Mean loss over the slices (and corrections) of a batch of clips.
-
-    images  (B, T + 2, S, S), 0..1: the slices between the one before and the one after them
-    masks   (B, T, S, S) bool
-    """
+    """Mean loss over the slices (and corrections) of a batch of clips."""
     losses: list[Tensor] = []
 
     def add_loss(prediction: MaskPrediction, wanted: Tensor, index: int) -> None:
         losses.append(slice_loss(prediction, wanted, weights))
 
-    track_clip(network, images, masks, mix, generator, add_loss, options)
+    track_clip(network, batch, mix, generator, add_loss, options)
     return torch.stack(losses).mean()
 
 
 def track_clip(
     network: SAM2,
-    images: Tensor,
-    masks: Tensor,
+    batch: ClipBatch,
     mix: PromptMix,
     generator: torch.Generator,
     on_prediction: Callable[[MaskPrediction, Tensor, int], None],
     options: ClipOptions = _PLAIN,
 ) -> None:
-    """Runs a batch of clips (as in `clip_loss`) through prompt, corrections and tracking; reports every prediction with
-    the masks (B, S, S) that were wanted and its slice index, with a self-sorting memory clip by clip (B = 1)."""
-    length = masks.shape[1]
-    channels = _with_neighbours(images, mix, generator) if network.config.neighbour_channels else images[:, 1:-1, None]
+    """Runs a batch of clips through prompt, corrections and tracking; reports every prediction with the masks (B, S, S)
+    that were wanted and its slice's place in the clip, with a self-sorting memory clip by clip (B = 1)."""
+    length = batch.masks.shape[1]
+    images = batch.images
+    channels = _with_neighbours(images, mix, generator) if network.config.neighbour_channels else images[:, :, 1:2]
     features = _encode(network, normalise(channels.flatten(0, 1)), length, options.checkpoints)
     recent = RecentBank(network.config.memory_slots, network.config.max_object_pointers)
     if options.memory is None:
-        _track(Tracker(network, recent, mix.pointer_span, memory_dtype=None), features, masks, mix, generator, on_prediction)
+        _track(Tracker(network, recent, mix.pointer_span, memory_dtype=None), features, batch, mix, generator, on_prediction)
         return
-    for clip in range(len(masks)):  # a memory by worth is that of one object
+    for clip in range(len(images)):  # a memory by worth is that of one object
         tracker = Tracker(network, SelfSortingBank(recent.copy(), options.memory), mix.pointer_span, memory_dtype=None)
         own = [slice_features.row(clip) for slice_features in features]
-        _track(tracker, own, masks[clip : clip + 1], mix, generator, on_prediction)
+        _track(tracker, own, batch.clip(clip), mix, generator, on_prediction)
 
 
 def _track(
     tracker: Tracker,
     features: Sequence[ImageFeatures],
-    masks: Tensor,
+    batch: ClipBatch,
     mix: PromptMix,
     generator: torch.Generator,
     on_prediction: Callable[[MaskPrediction, Tensor, int], None],
 ) -> None:
+    masks = batch.masks
     length = masks.shape[1]
     draw = torch.rand(2, generator=generator)
     if length == 1:
@@ -121,19 +121,67 @@ def _track(
     corrected = _corrected_slices(length, mix, generator) if draw[1] < mix.correction else []
     clicks = int(torch.randint(1, mix.most_clicks + 1, (1,), generator=generator))
     followed = bool(torch.rand(1, generator=generator) >= mix.unfollowed)
+    hints = _Hints(batch, mix.astray, generator)
+    places = _Places(batch, mix.unplaced, generator)
 
     for index in range(length):
         points: PointTensors | None = None
         if index == 0:
             prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
         else:
-            prediction = tracker.track(index, features[index], 1, prediction.logits.detach() if followed else None)
+            hint = hints(index, prediction.logits.detach()) if followed else None
+            prediction = tracker.track(index, features[index], 1, hint, depth=places(index))
         on_prediction(prediction, masks[:, index], index)
         for _ in range(clicks if index in corrected else 0):
             predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
             points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
             prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())
             on_prediction(prediction, masks[:, index], index)
+        if index in corrected:
+            places.prompted(index)
+
+
+class _Hints:
+    """What a slice is told of the mask before it: mostly what the network just answered, sometimes one gone astray."""
+
+    def __init__(self, batch: ClipBatch, share: float, generator: torch.Generator) -> None:
+        self._masks, self._share, self._generator = batch.masks, share, generator
+        # After slices that were left out there is no answer to go on from: the slice's own mask stands in for it.
+        self._far = batch.distances[:, 1:2].sum(1) > 1.5 * batch.steps  # (B,)
+
+    def __call__(self, index: int, answered: Tensor) -> Tensor:
+        far = self._far & (index == 1)
+        drawn = _drawn(len(answered), self._share, self._generator).to(answered.device)
+        if not (far | drawn).any():
+            return answered
+        before = torch.where(far[:, None, None], self._masks[:, index], self._masks[:, index - 1])
+        led = astray(before, self._generator)
+        replaced = (far | drawn) & before.flatten(1).any(1)
+        return torch.where(replaced[:, None, None, None], _upscaled(led, answered.shape[-1]), answered)
+
+
+class _Places:
+    """How deep slices lie behind the last one that was prompted and has the object."""
+
+    def __init__(self, batch: ClipBatch, unplaced: float, generator: torch.Generator) -> None:
+        self._batch = batch
+        unknown = _drawn(len(batch.steps), unplaced, generator).to(batch.steps.device)
+        self._radius = object_radius(batch.masks[:, 0]) * ~unknown
+        self._from = batch.distances[:, 0]
+
+    def prompted(self, index: int) -> None:
+        radius = object_radius(self._batch.masks[:, index])
+        moved = (radius > 0) & (self._radius > 0)
+        self._radius = torch.where(moved, radius, self._radius)
+        self._from = torch.where(moved, self._batch.distances[:, index], self._from)
+
+    def __call__(self, index: int) -> SliceDepth:
+        return SliceDepth(self._batch.distances[:, index] - self._from, self._batch.steps, self._radius)
+
+
+def _drawn(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """(count,) bool, each with this chance; where there is none, the generator is left alone."""
+    return torch.rand(count, generator=generator) < share if share else torch.zeros(count, dtype=torch.bool)
 
 
 def _corrected_slices(length: int, mix: PromptMix, generator: torch.Generator) -> list[int]:
@@ -163,14 +211,14 @@ def _first_prompt(
 
 
 def _with_neighbours(images: Tensor, mix: PromptMix, generator: torch.Generator) -> Tensor:
-    """(B, T + 2, S, S) to (B, T, 3, S, S): each slice between the one before and the one after it.
+    """Slices between their neighbours, (B, T, 3, S, S), as a network is to see them.
 
     Some clips lack neighbours, as single images do. The prompted slice may be seen from either side, because a session
     sees it once for both directions.
     """
-    channels = torch.stack((images[:, :-2], images[:, 1:-1], images[:, 2:]), dim=2)
+    channels = images.clone()
     alone, turned = torch.rand(2, len(images), generator=generator)
-    channels[alone < mix.alone] = images[alone < mix.alone, 1:-1, None]
+    channels[alone < mix.alone] = images[alone < mix.alone, :, 1:2]
     turned = turned < 0.5
     channels[turned, 0] = channels[turned, 0].flip(1)
     return channels

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.sam2 import SAM2, MaskPrediction
+from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.loop import BatchSource
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 
 __all__ = ["ClipValidation"]
 
-_BOX_ONLY = replace(PromptMix(), box=1.0, click=0.0, correction=0.0, alone=0.0)
+_BOX_ONLY = replace(PromptMix(), box=1.0, click=0.0, correction=0.0, alone=0.0, unplaced=0.0)
 _VALIDATION_STEP = 10**9  # a number that no training step reaches, so that no training batch is validated on
 
 
@@ -24,11 +25,10 @@ class ClipValidation:
     """Dice from one box on a fixed set of clips: on the prompted slice and on the tracked ones."""
 
     def __init__(self, source: BatchSource, image_size: int, *, batches: int = 12, clips: int = 8, length: int = 6) -> None:
-        self._batches: list[tuple[Tensor, Tensor]] = []
+        self._batches: list[ClipBatch] = []
         for number in range(batches):
             rng = np.random.default_rng((_VALIDATION_STEP, number))
-            images, masks = source(rng, clips, image_size, length, step=_VALIDATION_STEP)
-            self._batches.append((torch.from_numpy(images), torch.from_numpy(masks)))
+            self._batches.append(source(rng, clips, image_size, length, step=_VALIDATION_STEP))
 
     @torch.no_grad()
     def __call__(self, network: SAM2) -> dict[str, float]:
@@ -36,8 +36,7 @@ class ClipValidation:
         prompted: list[float] = []
         tracked: list[float] = []
         right: list[float] = []
-        for number, (images, masks) in enumerate(self._batches):
-            images, masks = images.to(network.device), masks.to(network.device)
+        for number, batch in enumerate(self._batches):
 
             def note(prediction: MaskPrediction, wanted: Tensor, index: int) -> None:
                 present = wanted.flatten(1).any(-1)
@@ -48,7 +47,7 @@ class ClipValidation:
 
             generator = torch.Generator().manual_seed(number)
             with torch.autocast(network.device.type, torch.bfloat16):
-                track_clip(network, images, masks, _BOX_ONLY, generator, note)
+                track_clip(network, batch.to(network.device), _BOX_ONLY, generator, note)
         return {"prompted_dice": _mean(prompted), "tracked_dice": _mean(tracked), "object_accuracy": _mean(right)}
 
 

@@ -47,7 +47,9 @@ class View:
     """Slices of an axis, the prompted one first, and where in the slice each output pixel lies."""
 
     axis: int
-    indices: npt.NDArray[np.int64]  # (T + 2,): between the slice before the prompted one and the slice after the last
+    indices: npt.NDArray[np.int64]  # (T, 3): the slice before, the slice, the slice after
+    distances: FloatArray  # (T,) from the prompted slice, output pixels
+    step: float  # from slice to slice, output pixels
     rows: FloatArray  # (S, S) voxels
     columns: FloatArray  # (S, S) voxels
     shrink: tuple[float, float]  # voxels of (row, column) per output pixel
@@ -73,12 +75,14 @@ def choose_view(
     image_size: int,
     length: int,
     whole_slices: float = WHOLE_SLICE_SHARE,
+    far: float = 0.0,
 ) -> View | None:
     """A random view of the target along `axis`, `length` slices of image_size^2 pixels; None if no run of slices fits.
 
     whole_slices  chance that it shows whole slices
+    far           chance that slices between the prompted one and the next are left out
     """
-    chosen = _choose_slices(rng, target.profile(axis), shape[axis], spacing[axis], length)
+    chosen = _choose_slices(rng, target.profile(axis), shape[axis], spacing[axis], length, far)
     if chosen is None:
         return None
     indices, (row0, column0, row1, column1) = chosen
@@ -104,15 +108,19 @@ def choose_view(
     offsets = _square(rng, image_size, side)  # (2, S, S)
     matrix = (turn / scale[:, None]).astype(np.float32)
     rows, columns = (matrix[a, 0] * offsets[0] + matrix[a, 1] * offsets[1] + np.float32(centre[a]) for a in range(2))
-    return View(axis, indices, rows, columns, (side / image_size / float(scale[0]), side / image_size / float(scale[1])))
+    pixel_mm = side / image_size * min(spacing[a] for a in in_plane)
+    distances = (np.abs(indices[:, 1] - indices[0, 1]) * (spacing[axis] / pixel_mm)).astype(np.float32)
+    step = float(np.abs(np.diff(indices)).max()) * spacing[axis] / pixel_mm
+    shrink = (side / image_size / float(scale[0]), side / image_size / float(scale[1]))
+    return View(axis, indices, distances, step, rows, columns, shrink)
 
 
 def _choose_slices(
-    rng: np.random.Generator, profile: Profile, size: int, spacing: float, length: int
+    rng: np.random.Generator, profile: Profile, size: int, spacing: float, length: int, far: float
 ) -> tuple[npt.NDArray[np.int64], tuple[int, int, int, int]] | None:
-    """Slice indices (length + 2,) of an axis of `size` slices, the prompted one second, and the target's box on it.
+    """Slices (length, 3) of an axis of `size`, the prompted one first, and the target's box on it.
 
-    The first and the last are only looked at; where the volume ends, they stay inside.
+    Each between its neighbours; where the volume ends, these stay inside. Of slices further on, the first shows the target.
     """
     if size < length or not len(profile.areas):
         return None
@@ -122,15 +130,24 @@ def _choose_slices(
     areas = profile.areas
     weight = np.where(areas >= min(_SMALLEST_AREA, areas.max() / 2), np.sqrt(areas), 0.0)
     number = np.arange(len(areas))
-    for way in (direction, -direction):
-        last = number + way * step * (length - 1)
+
+    def shows_target(at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return (at >= 0) & (at < len(areas)) & (areas[np.clip(at, 0, len(areas) - 1)] > 0)
+
+    left_out = 0
+    if length > 1 and far and rng.random() < far:
+        left_out = int(rng.integers(1, max(2, len(areas) // step)))
+    for way, gap in ((direction, left_out), (-direction, left_out), (direction, 0), (-direction, 0)):
+        places = np.arange(length) + gap * (np.arange(length) > 0)
+        last = number + way * step * places[-1]
         inside_volume = (profile.first + last >= 0) & (profile.first + last < size)
-        still_there = (last >= 0) & (last < len(areas)) & (areas[np.clip(last, 0, len(areas) - 1)] > 0)
-        chance = weight * inside_volume * np.where(still_there, 1.0, _LEAVING_WEIGHT)
+        chance = weight * inside_volume * np.where(shows_target(last), 1.0, _LEAVING_WEIGHT)
+        if gap:
+            chance *= shows_target(number + way * step * places[1])
         if chance.any():
             n = int(rng.choice(len(chance), p=chance / chance.sum()))
             row0, column0, row1, column1 = profile.boxes[n].tolist()
-            indices = profile.first + n + way * step * np.arange(-1, length + 1)
+            indices = profile.first + n + way * step * (places[:, None] + np.array([-1, 0, 1]))
             return np.clip(indices, 0, size - 1), (row0, column0, row1, column1)
     return None
 
