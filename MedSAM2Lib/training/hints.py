@@ -13,7 +13,9 @@ __all__ = ["astray"]
 
 _SHIFT, _SCALE, _BEND = 0.15, 0.12, 0.3  # the most, in radii of the object
 _WAVES = 5  # nodes of the bend across the image
-_BLUR = 5  # pixels across; cut at another level than a half, the mask grows or shrinks
+_BLUR = 5  # pixels across; cut at another level than a half, by up to _GROWTH, the mask grows or shrinks
+_GROWTH = 0.3
+_LEAST_LOGITS = (1.5, 4.0)  # inside and outside a mask, amounts
 
 
 def astray(masks: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,7 +34,10 @@ def astray(masks: Tensor, generator: torch.Generator) -> Tensor:
     grid = middle + (grid - middle) * torch.exp(_SCALE * draw(1, 1, 2)) + reach * (_SHIFT * draw(1, 1, 2) + bend)
     moved = F.grid_sample(masks[:, None].float(), grid, align_corners=False)
     soft = F.avg_pool2d(moved, _BLUR, stride=1, padding=_BLUR // 2)
-    return (soft - 0.5 - 0.3 * draw(1, 1, 1)).clamp(-0.5, 0.5) * (2 * ROUGH_MASK_BOUND)
+    edge = ((soft - 0.5 - _GROWTH * draw(1, 1, 1)) * _BLUR).clamp(-1, 1)
+    # As sure as networks are, of objects less than of what is around them; or they would know these masks by their logits.
+    inside, outside = ((1 + draw(1, 1, 1)) / 2 * (ROUGH_MASK_BOUND - least) + least for least in _LEAST_LOGITS)
+    return edge * torch.where(edge > 0, inside, outside)
 
 
 def _centres(masks: Tensor) -> Tensor:

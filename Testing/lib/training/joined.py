@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.loop import BatchSource, TrainingPlan, train
 from MedSAM2Lib.training.processes import joined_processes
 from MedSAM2Lib.training.steps import PromptMix
@@ -32,31 +32,25 @@ def a_network() -> SAM2:
     return initialise(build_network(PLAIN))
 
 
-def clips(
-    rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def clips(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
     """Two clips that depend on the step alone, which is another one for each process."""
     return squares(np.random.default_rng(step), 2, image_size, length, step=step)
 
 
-def joined_clips(
-    rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def joined_clips(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
     """What two processes get together."""
     parts = [clips(rng, 2, image_size, length, step=2 * step + rank) for rank in range(2)]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([masks for _, masks in parts])
+    return ClipBatch(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def stopping_at(last: int, how: BaseException | None) -> BatchSource:
     """`clips`, until both processes are interrupted; or, where nothing interrupts, one of them sees NaN."""
 
-    def source(
-        rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        images, masks = clips(rng, batch_size, image_size, length, step=step)
+    def source(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
+        batch = clips(rng, batch_size, image_size, length, step=step)
         if step // 2 >= last and how is not None:
             raise how
-        return images * (np.nan if step == 2 * last + 1 else 1), masks
+        return batch._replace(images=batch.images * (torch.nan if step == 2 * last + 1 else 1))
 
     return source
 

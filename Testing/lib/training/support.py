@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
 from MedSAM2Lib.network.config import NetworkConfig, TrunkConfig
+from MedSAM2Lib.training.clip import Clip, ClipBatch, batch_of
 
 TINY = NetworkConfig(
     trunk=TrunkConfig(16, 1, (1, 1, 1, 1), (2,), (4, 4, 2, 2), (4, 4)),
@@ -21,11 +22,17 @@ TINY = NetworkConfig(
 PLAIN = replace(TINY, neighbour_channels=False)  # draws no random numbers but for prompts
 
 
-def squares(
-    rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    squares = np.zeros((batch_size, length + 2, image_size, image_size), dtype=bool)
-    for clip in squares:
+def squares(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
+    """Each clip is one square, the same on all its slices, which are two pixels apart."""
+    clips = []
+    for _ in range(batch_size):
+        masks = np.zeros((length, image_size, image_size), dtype=bool)
         top, left = rng.integers(4, image_size // 2, size=2)
-        clip[:, top : top + 10, left : left + 10] = True
-    return np.where(squares, 0.8, 0.2).astype(np.float32), squares[:, 1:-1]
+        masks[:, top : top + 10, left : left + 10] = True
+        images = np.where(masks, 0.8, 0.2).astype(np.float32)[:, None].repeat(3, axis=1)
+        clips.append(Clip(images, masks, 2 * np.arange(length, dtype=np.float32), 2.0, "synthetic", "square"))
+    return batch_of(clips)
+
+
+def same_batch(first: ClipBatch, second: ClipBatch) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

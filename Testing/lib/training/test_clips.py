@@ -12,10 +12,12 @@ from scipy import ndimage
 
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.augmentation import augment, choose_window
-from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, Clip, ClipSource
+from MedSAM2Lib.training.clip import Clip, ClipBatch
+from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, ClipSource
 from MedSAM2Lib.training.regions import grow_region
-from MedSAM2Lib.training.views import choose_view, resample
+from MedSAM2Lib.training.views import View, choose_view, resample
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
+from Testing.lib.training.support import same_batch
 
 REAL_FOLDER = Path(__file__).parents[4] / "shared" / "train"
 needs_real_folder = pytest.mark.skipif(not (REAL_FOLDER / "manifest.json").exists(), reason=f"no training set at {REAL_FOLDER}")
@@ -79,7 +81,7 @@ def _clips(source: ClipSource, count: int = 12, length: int = 3) -> list[Clip]:
 def test_every_kind_gives_clips_of_the_right_shape_whose_first_mask_is_not_empty(a_train_folder: Path, kind: str) -> None:
     for clip in _clips(_source(a_train_folder, only=[kind])):
         assert clip.kind == kind
-        assert clip.images.shape == (5, SIZE, SIZE)
+        assert clip.images.shape == (3, 3, SIZE, SIZE)
         assert clip.masks.shape == (3, SIZE, SIZE)
         assert clip.images.dtype == np.float32
         assert clip.masks.dtype == np.bool_
@@ -95,18 +97,22 @@ def test_all_kinds_are_drawn(a_train_folder: Path) -> None:
 
 def test_the_mask_lies_on_the_object(a_train_folder: Path) -> None:
     for clip in _clips(_source(a_train_folder, only=["scan"], held_out=["ct"]), count=30, length=1):
-        images = clip.images[1:-1]
+        images = clip.images[:, 1]
         inside, outside = images[clip.masks], images[~clip.masks]
         assert abs(float(np.median(inside) - np.median(outside))) > 0.05
 
 
-def test_a_clips_slices_follow_one_another_with_one_more_at_either_end(a_train_folder: Path) -> None:
+def test_a_clips_slices_follow_one_another_each_between_its_neighbours(a_train_folder: Path) -> None:
     label = _ball((16, 40, 40), (8, 20, 20), 7).astype(np.uint8)
     brighter_upwards = np.broadcast_to(np.arange(20, 180, 10, np.uint8)[:, None, None], label.shape)
     np.savez(a_train_folder / "scan.npz", image=brighter_upwards, label=label, spacing=np.ones(3, np.float32))
     _write_manifest(a_train_folder, [_entry("scan", "image+label", {"organ": [1]})])
     clips = _clips(_source(a_train_folder, only=["scan"]), count=40)
-    steps = np.stack([np.diff(clip.images.mean(axis=(1, 2))) for clip in clips])  # (clips, 4)
+    for clip in clips:
+        np.testing.assert_array_equal(clip.images[1:, 0], clip.images[:-1, 1])
+        np.testing.assert_array_equal(clip.images[:-1, 2], clip.images[1:, 1])
+    run = [np.concatenate((clip.images[:, 0], clip.images[-1, 1:])) for clip in clips]
+    steps = np.stack([np.diff(slices.mean(axis=(1, 2))) for slices in run])  # (clips, 4)
     upwards = steps.sum(axis=1) > 0
     steps[~upwards] *= -1
     assert steps.min() > -0.02  # noise, and slices along j or i, which are all alike
@@ -125,14 +131,13 @@ def test_what_is_held_out_and_the_people_of_evaluation_cases_are_never_opened(a_
 
 
 def test_a_batch_depends_on_generator_and_step_alone(a_train_folder: Path) -> None:
-    def batch(source: ClipSource, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(source: ClipSource, step: int) -> ClipBatch:
         return source.sample_batch(np.random.default_rng((5, step)), 2, SIZE, 3, step=step)
 
     in_order, other = _source(a_train_folder), _source(a_train_folder)
     expected = [batch(in_order, step) for step in range(6)]
     for step in (5, 2, 0, 4):
-        for ours, theirs in zip(batch(other, step), expected[step], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        assert same_batch(batch(other, step), expected[step])
 
 
 def test_synthetic_volumes_change_as_the_run_goes_on(a_train_folder: Path) -> None:
@@ -152,32 +157,46 @@ def test_a_view_contains_the_object_it_was_chosen_for() -> None:
         view = choose_view(rng, shape, volume.spacing, target, 0, 64, 1)
         assert view is not None
         rows, columns = view.window(shape[1:])
-        mask = target.cut(0, view.indices[1:-1], rows, columns)
+        mask = target.cut(0, view.indices[:, 1], rows, columns)
         seen = resample(view, mask.astype(np.float32), rows, columns)[0] >= 0.5
-        expected = label[view.indices[1]].sum() / (view.shrink[0] * view.shrink[1])
+        expected = label[view.indices[0, 1]].sum() / (view.shrink[0] * view.shrink[1])
         assert seen.sum() == pytest.approx(expected, rel=0.25)
 
 
-def _slices_of_views(depth: int, length: int) -> list[list[int]]:
-    """The slices of 30 views of a ball in the middle of a volume of so many slices."""
+def _views(depth: int, length: int, far: float = 0.0) -> list[View]:
+    """30 views of a ball of 12 slices' radius in the middle of a volume of so many slices, 2 mm apart."""
     label = _ball((depth, 40, 40), (depth // 2, 20, 20), 12).astype(np.uint8)
     volume = TrainingVolume("ball", (2.0, 1.0, 1.0), label, label)
     (target,) = label_targets(volume, "ball", [1], split=False)
     rng = np.random.default_rng(0)
-    views = [choose_view(rng, label.shape, volume.spacing, target, 0, SIZE, length) for _ in range(30)]
-    return [view.indices.tolist() for view in views if view is not None]
+    views = [choose_view(rng, label.shape, volume.spacing, target, 0, SIZE, length, far=far) for _ in range(30)]
+    return [view for view in views if view is not None]
 
 
-def test_the_outer_two_slices_of_a_view_are_neighbours_of_the_others() -> None:
-    views = _slices_of_views(depth=60, length=3)
-    steps = {tuple(np.diff(indices)) for indices in views}
-    assert all(len(indices) == 5 and len(set(np.diff(indices))) == 1 for indices in views)
-    assert {(1, 1, 1, 1), (-1, -1, -1, -1)} < steps
+def test_a_views_slices_are_one_step_apart_and_so_are_their_neighbours() -> None:
+    steps = {tuple({*np.diff(view.indices).flat, *np.diff(view.indices[:, 1])}) for view in _views(depth=60, length=3)}
+    assert {(1,), (-1,)} < steps
+    assert all(len(step) == 1 for step in steps)
 
 
-def test_at_the_ends_of_the_volume_the_outer_two_slices_of_a_view_repeat() -> None:
-    views = _slices_of_views(depth=4, length=4)
-    assert {tuple(indices) for indices in views} == {(0, 0, 1, 2, 3, 3), (3, 3, 2, 1, 0, 0)}
+def test_at_the_ends_of_the_volume_neighbours_are_the_slice_itself() -> None:
+    seen = {tuple(map(tuple, view.indices.tolist())) for view in _views(depth=4, length=4)}
+    assert seen == {((0, 0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 3)), ((3, 3, 2), (3, 2, 1), (2, 1, 0), (1, 0, 0))}
+
+
+def test_slices_after_the_prompted_one_can_be_left_out_as_far_as_the_object_reaches() -> None:
+    views = _views(depth=60, length=3, far=1.0)
+    jumps = [np.abs(np.diff(view.indices[:, 1])) for view in views]
+    assert sum(first > second for first, second in jumps) > 20
+    assert all(18 <= view.indices[1, 1] <= 42 for view in views)
+
+
+def test_a_view_knows_how_far_its_slices_are_from_the_prompted_one() -> None:
+    for view in _views(depth=60, length=3, far=0.5):
+        pixel = float(np.hypot(*(np.diff(side[:2, :2], axis=axis).mean() for side, axis in ((view.rows, 0), (view.columns, 0)))))
+        jumps = np.abs(view.indices[:, 1] - view.indices[0, 1])
+        np.testing.assert_allclose(view.distances, jumps * 2.0 / pixel, rtol=0.3)  # squares are stretched and bent a little
+        assert view.step == pytest.approx(view.distances[2] - view.distances[1], rel=1e-3)
 
 
 def test_a_ct_window_shows_the_object() -> None:

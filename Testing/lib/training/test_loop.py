@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.loop import TrainingPlan, train
 from MedSAM2Lib.training.validation import ClipValidation
 from Testing.lib.training.support import TINY, squares
@@ -52,9 +52,7 @@ def test_small_images_come_first(tmp_path: Path) -> None:
     config = NetworkConfig(trunk=None, image_size=64, hidden_dim=16, memory_dim=8, memory_layers=1, feedforward_dim=16)
     sizes: list[int] = []
 
-    def source(
-        rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def source(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
         sizes.append(image_size)
         return squares(rng, batch_size, image_size, length, step=step)
 
@@ -65,11 +63,9 @@ def test_small_images_come_first(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state(tmp_path: Path) -> None:
-    def poisoned(
-        rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        images, masks = squares(rng, batch_size, image_size, length, step=step)
-        return images * (np.nan if step == 3 else 1), masks
+    def poisoned(rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
+        batch = squares(rng, batch_size, image_size, length, step=step)
+        return batch._replace(images=batch.images * (torch.nan if step == 3 else 1))
 
     with pytest.raises(TrainingError, match="step 3"):
         train(a_network(), poisoned, PLAN, tmp_path)

@@ -15,6 +15,7 @@ from MedSAM2Lib.training.fine_tuning import fine_tuning_plan, split_cases
 from MedSAM2Lib.training.own_cases import CaseClips, own_volume
 from MedSAM2Lib.training.volumes import TrainingVolume
 from MedSAM2Lib.volume import Volume
+from Testing.lib.training.support import same_batch
 
 SHAPE = (10, 40, 44)
 IDS = [f"case {n}" for n in range(8)]
@@ -44,9 +45,9 @@ def test_clips_show_every_structure_and_follow_from_the_seed() -> None:
     source = CaseClips([a_volume("a"), a_volume("b")])
     clips = [source.sample(np.random.default_rng(seed), 32, 4) for seed in range(24)]
     assert {clip.name.split(": ")[1].split()[0] for clip in clips} == {"organ", "lesion", "spots"}
-    assert all(clip.images.shape == (6, 32, 32) and clip.masks[0].any() for clip in clips)
+    assert all(clip.images.shape == (4, 3, 32, 32) and clip.masks[0].any() for clip in clips)
     first, again = (source.sample_batch(np.random.default_rng(1), 2, 32, 4) for _ in range(2))
-    np.testing.assert_array_equal(first[0], again[0])
+    assert same_batch(first, again)
 
 
 def test_whole_slices_are_shown_to_networks_that_see_them() -> None:
@@ -103,6 +104,6 @@ def test_a_share_of_the_clips_may_show_something_else() -> None:
     assert synthetic.sample(np.random.default_rng(0), 32, 2).kind == "synthetic"
     mixed = CaseClips([a_volume()], others=(synthetic, 0.5))
     with mock.patch.object(CaseClips, "sample", autospec=True, side_effect=CaseClips.sample) as own:
-        images, _ = mixed.sample_batch(np.random.default_rng(0), 16, 32, 2)
-    assert images.shape == (16, 4, 32, 32)
+        batch = mixed.sample_batch(np.random.default_rng(0), 16, 32, 2)
+    assert batch.images.shape == (16, 2, 3, 32, 32)
     assert 4 <= own.call_count <= 12

@@ -11,7 +11,8 @@ from torch import Tensor
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.frames import normalise
 from MedSAM2Lib.network.config import NetworkConfig
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
+from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 from Testing.lib.network.parity.weights import SMALL
 
@@ -19,6 +20,7 @@ SIDE, CLIPS, LENGTH = 32, 40, 3
 CONFIG = replace(SMALL, image_size=SIDE, neighbour_channels=True)
 GREY = torch.arange(LENGTH + 2) / 10  # of the slice before, of three slices, of the slice after
 BETWEEN = torch.stack((GREY[:-2], GREY[1:-1], GREY[2:]), dim=1)  # (slices, channels)
+BLACK = torch.zeros(1, LENGTH, 3, SIDE, SIDE)
 BOXES = PromptMix(box=1.0, click=0.0, correction=0.0, alone=0.0)
 
 
@@ -32,16 +34,21 @@ class Watched(SAM2):
         return super().encode_image(images)
 
 
+def a_batch(images: Tensor) -> ClipBatch:
+    """Clips of images (B, LENGTH, 3, SIDE, SIDE), each of an object that is a square."""
+    masks = torch.zeros(len(images), LENGTH, SIDE, SIDE, dtype=torch.bool)
+    masks[..., 8:20, 8:20] = True
+    return ClipBatch(images, masks, 2.0 * torch.arange(LENGTH).expand(len(images), -1), torch.full((len(images),), 2.0))
+
+
 def shown_of_clips(config: NetworkConfig, mix: PromptMix) -> Tensor:
     """(clips, slices, channels) grey that a network saw of clips whose slices are of one grey each."""
     network = Watched(config).eval()
     network.load_state_dict(random_network(config).state_dict())
-    images = GREY.view(1, -1, 1, 1).expand(CLIPS, -1, SIDE, SIDE)
-    masks = torch.zeros(CLIPS, LENGTH, SIDE, SIDE, dtype=torch.bool)
-    masks[..., 8:20, 8:20] = True
+    images = BETWEEN[None, ..., None, None].expand(CLIPS, -1, -1, SIDE, SIDE)
     told: list[int] = []
     with torch.no_grad():
-        track_clip(network, images, masks, mix, torch.Generator().manual_seed(0), lambda _, __, index: told.append(index))
+        track_clip(network, a_batch(images), mix, torch.Generator().manual_seed(0), lambda _, __, index: told.append(index))
     assert told == [0, 1, 2]
     black, white = (normalise(torch.full((1, 1, 1, 1), level)).view(3, 1, 1) for level in (0.0, 1.0))
     return ((network.shown - black) / (white - black)).unflatten(0, (CLIPS, LENGTH)).mean((-2, -1))
@@ -78,14 +85,11 @@ def test_a_network_without_neighbours_as_channels_sees_the_slice_three_times() -
 
 def reports_of_a_clip(mix: PromptMix, seed: int) -> list[int]:
     """Slice indices in the order in which predictions for them were reported."""
-    masks = torch.zeros(1, LENGTH, SIDE, SIDE, dtype=torch.bool)
-    masks[..., 8:20, 8:20] = True
     told: list[int] = []
     with torch.no_grad():
         track_clip(
             random_network(CONFIG),
-            torch.zeros(1, LENGTH + 2, SIDE, SIDE),
-            masks,
+            a_batch(BLACK),
             mix,
             torch.Generator().manual_seed(seed),
             lambda _, __, index: told.append(index),
@@ -115,12 +119,44 @@ class Following(SAM2):
         return super().predict(conditioned, features, points, mask, doubt)
 
 
+class Placed(SAM2):
+    """Keeps where it was told that slices lie."""
+
+    depths: list[SliceDepth]
+
+    def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
+        self.depths.append(depth)
+        return super().at_depth(conditioned, depth)
+
+
+def depths_of_a_clip(mix: PromptMix, seed: int = 0) -> list[SliceDepth]:
+    network = Placed(CONFIG).eval()
+    network.depths = []
+    with torch.no_grad():
+        track_clip(network, a_batch(BLACK), mix, torch.Generator().manual_seed(seed), lambda *_: None)
+    return network.depths
+
+
+def test_a_network_is_told_how_far_slices_are_from_the_prompted_one() -> None:
+    depths = depths_of_a_clip(replace(BOXES, unplaced=0.0))
+    assert [float(depth.distance) for depth in depths] == [2.0, 4.0]
+    assert all((depth.step, depth.radius) == (2.0, 6.0) for depth in depths)
+
+
+def test_distances_begin_anew_at_a_corrected_slice() -> None:
+    mix = replace(BOXES, correction=1.0, unplaced=0.0)
+    found = {tuple(float(depth.distance) for depth in depths_of_a_clip(mix, seed)) for seed in range(8)}
+    assert found == {(2.0, 4.0), (2.0, 2.0)}
+
+
+def test_some_clips_are_tracked_without_knowing_how_deep_slices_lie() -> None:
+    assert all(depth.radius == 0 for depth in depths_of_a_clip(replace(BOXES, unplaced=1.0)))
+
+
 @pytest.mark.parametrize("unfollowed", [0.0, 1.0])
 def test_some_clips_are_tracked_from_memory_alone(unfollowed: float) -> None:
     network = Following(replace(CONFIG, follow_mask=True)).eval()
     network.followed = []
-    masks = torch.ones(1, LENGTH, SIDE, SIDE, dtype=torch.bool)
-    images = torch.zeros(1, LENGTH + 2, SIDE, SIDE)
     with torch.no_grad():
-        track_clip(network, images, masks, replace(BOXES, unfollowed=unfollowed), torch.Generator(), lambda *_: None)
+        track_clip(network, a_batch(BLACK), replace(BOXES, unfollowed=unfollowed), torch.Generator(), lambda *_: None)
     assert network.followed == [False] + [unfollowed == 0.0] * (LENGTH - 1)
