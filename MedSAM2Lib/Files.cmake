@@ -125,6 +125,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/config.py
   MedSAM2Lib/network/convolutional.py
   MedSAM2Lib/network/efficient.py
+  MedSAM2Lib/network/grey.py
   MedSAM2Lib/network/hiera.py
   MedSAM2Lib/network/image_encoder.py
   MedSAM2Lib/network/layers.py

@@ -94,7 +94,7 @@ class _Object:
     boxes: dict[int, Box] = field(default_factory=dict)
     clicks: dict[int, tuple[Points, ...]] = field(default_factory=dict)
     # Of the prompted images, in the order of prompting: features, answer and view, of which memories are made.
-    prompted: dict[int, tuple[Tensor, MaskPrediction, View]] = field(default_factory=dict)
+    prompted: dict[int, tuple[ImageFeatures, MaskPrediction, View]] = field(default_factory=dict)
     extent: tuple[int, _Extent] | None = None  # the first prompt's image, and where the object is on it
     answers: dict[int, _Answer] = field(default_factory=dict)
 
@@ -205,7 +205,7 @@ class ImageSet:
         view: View,
         painted: npt.NDArray[np.bool_] | None = None,
     ) -> _Answer:
-        target.prompted[index] = features.stride16, prediction, view
+        target.prompted[index] = features, prediction, view
         target.answers[index] = answer = self._answered(prediction, view, features, True, painted)
         return answer
 
@@ -243,8 +243,8 @@ class ImageSet:
     def _begun(self, target: _Object) -> _Pass:
         """A pass that knows the prompted images, in the order of prompting."""
         begun = _Pass(self._new_tracker(), len(target.prompted))
-        for place, (index, (stride16, prediction, view)) in enumerate(target.prompted.items()):
-            begun.tracker.expect_answer(place, stride16, prediction, view)
+        for place, (index, (features, prediction, view)) in enumerate(target.prompted.items()):
+            begun.tracker.expect_answer(place, features, prediction, view)
             begun.know(index, target.answers[index])
         return begun
 
@@ -284,7 +284,7 @@ class ImageSet:
     @torch.inference_mode()
     def _order(self, target: _Object) -> list[int]:
         """The images without a prompt, those that look most like one with a prompt first."""
-        known = torch.stack([appearance(stride16).flatten() for stride16, _, _ in target.prompted.values()])
+        known = torch.stack([appearance(features.stride16).flatten() for features, _, _ in target.prompted.values()])
 
         def likeness(index: int) -> float:
             stride16 = self.embeddings.features(index, self._search_view(target, index)).stride16

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LateMemory", "Maker"]
 
-Maker = Callable[[], tuple[Tensor, Tensor]]  # () -> map (B, D, h, w) and appearance (B, C, g, g)
+_Parts = tuple[Tensor, Tensor, Tensor | None]  # map (B, D, h, w), appearance (B, C, g, g), profile of `SAM2.profile`
+Maker = Callable[[], _Parts]
 
 
 class LateMemory(MemoryEntry):
-    """A memory entry whose map and appearance are made at the first look.
+    """A memory entry whose map, appearance and profile are made at the first look.
 
     record    what it is made of, where it can be made again after `fade`
     prompted  a person gave or approved the mask
@@ -47,7 +48,7 @@ class LateMemory(MemoryEntry):
     record: SliceRecord | None
     prompted: bool
     _make: Maker | None
-    _made: tuple[Tensor, Tensor] | None
+    _made: _Parts | None
 
     @property
     def map(self) -> Tensor:
@@ -57,8 +58,12 @@ class LateMemory(MemoryEntry):
     def appearance(self) -> Tensor:
         return self.look()[1]
 
-    def look(self) -> tuple[Tensor, Tensor]:
-        """Map and appearance."""
+    @property
+    def profile(self) -> Tensor | None:
+        return self.look()[2]
+
+    def look(self) -> _Parts:
+        """Map, appearance and profile."""
         if self._made is None:
             assert self._make is not None, "what cannot be made again is never faded"
             self.__dict__["_made"] = self._make()

@@ -289,11 +289,11 @@ class Segmenter:
         """The memory of a slice as seen through a view. It is made of what is kept of the slice, so it can be made again,
         the same bit for bit wherever the slice's features are."""
 
-        def make() -> tuple[Tensor, Tensor]:
-            stride16 = self.embeddings.features(index, view, record.direction).stride16
+        def make() -> tuple[Tensor, Tensor, Tensor | None]:
+            features = self.embeddings.features(index, view, record.direction)
             logits = self.logits_through(record, view)
-            memory = self.network.encode_memory(stride16, logits, record.object_score, prompted)
-            return memory.to(torch.bfloat16), appearance(stride16)
+            memory = self.network.encode_memory(features.stride16, logits, record.object_score, prompted)
+            return memory.to(torch.bfloat16), appearance(features.stride16), self.network.profile(features, logits)
 
         return LateMemory(index, record.pointer, record.iou, record.object_score, view, make, record, prompted)
 

@@ -80,13 +80,13 @@ class Tracker:
         view             through which the features see the slice, where there is more than one way
         """
         prediction = self.answer_points(slice_index, features, points, previous_logits)
-        self.expect_answer(slice_index, features.stride16, prediction, view)
+        self.expect_answer(slice_index, features, prediction, view)
         return prediction
 
     def adopt_mask(self, slice_index: int, features: ImageFeatures, mask: Tensor, view: View | None = None) -> MaskPrediction:
         """Takes a person's mask (B, 1, S, S) as the slice's answer; the slice is conditioning from the next pass on."""
         prediction = self.network.adopt_mask(features, mask)
-        self.expect_answer(slice_index, features.stride16, prediction, view)
+        self.expect_answer(slice_index, features, prediction, view)
         return prediction
 
     def track(
@@ -106,7 +106,7 @@ class Tracker:
         """
         self.settle()
         prediction = self.answer(slice_index, features, direction, neighbour_logits, doubt, depth)
-        entry = self._entry(slice_index, features.stride16, prediction, view, prompted=False)
+        entry = self._entry(slice_index, features, prediction, view, prompted=False)
         entry.look()  # while the features are at hand, rather than keep them
         self.remember(entry, direction)
         return prediction
@@ -124,6 +124,7 @@ class Tracker:
             conditioned = self.network.without_memory(features.stride16)
         else:
             conditioned = self._condition(slice_index, features, direction)
+            features = self._recognised(slice_index, features)
         return self.network.predict(conditioned, features, points, previous_logits)
 
     def answer(
@@ -142,6 +143,7 @@ class Tracker:
         conditioned = self._condition(slice_index, features, direction)
         if depth is not None:
             conditioned = self.network.at_depth(conditioned, depth)
+        features = self._recognised(slice_index, features)
         return self.network.predict(conditioned, features, mask=rough_mask, doubt=doubt)
 
     # ── what is remembered ────────────────────────────────────────────────────────────────────────────────────
@@ -150,9 +152,9 @@ class Tracker:
         """The entry's slice is conditioning from the next pass on; until then its memory is the one it has."""
         self.pending[entry.slice_index] = entry
 
-    def expect_answer(self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None) -> None:
-        """The same of an answer to a prompt, with the image features (B, C, h, w) of its slice."""
-        self.expect(self._entry(slice_index, stride16, prediction, view, prompted=True))
+    def expect_answer(self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction, view: View | None) -> None:
+        """The same of an answer to a prompt, with the image features of its slice."""
+        self.expect(self._entry(slice_index, features, prediction, view, prompted=True))
 
     def remember(self, entry: MemoryEntry, direction: int) -> None:
         """The entry's slice was tracked in this direction."""
@@ -192,6 +194,17 @@ class Tracker:
         """
         return [entry for entry, _ in self._select(slice_index, features, direction).maps if entry.view != view]
 
+    def _recognised(self, slice_index: int, features: ImageFeatures) -> ImageFeatures:
+        """Features that also know the object by its looks on the nearest prompted slice that has it."""
+        conditioning = self.bank.conditioning
+        profile: Tensor | None = None
+        # The nearest has the last word.
+        for index in sorted(conditioning, key=lambda other: abs(other - slice_index), reverse=True):
+            said = conditioning[index].profile
+            if index != slice_index and said is not None:
+                profile = said if profile is None else torch.where(said.any(-1, keepdim=True), said, profile)
+        return features if profile is None else self.network.recognised(features, profile)
+
     def _condition(self, slice_index: int, features: ImageFeatures, direction: int) -> Tensor:
         selection = self._select(slice_index, features, direction)
         return condition(self.network, features.stride16, selection, self.slice_count)
@@ -200,10 +213,11 @@ class Tracker:
         return self.bank.select(slice_index, direction, self.slice_count, features.stride16)
 
     def _entry(
-        self, slice_index: int, stride16: Tensor, prediction: MaskPrediction, view: View | None, prompted: bool
+        self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction, view: View | None, prompted: bool
     ) -> LateMemory:
-        def make() -> tuple[Tensor, Tensor]:
-            memory = self.network.encode_memory(stride16, prediction.logits, prediction.object_score, prompted)
-            return memory if self.memory_dtype is None else memory.to(self.memory_dtype), appearance(stride16)
+        def make() -> tuple[Tensor, Tensor, Tensor | None]:
+            memory = self.network.encode_memory(features.stride16, prediction.logits, prediction.object_score, prompted)
+            memory = memory if self.memory_dtype is None else memory.to(self.memory_dtype)
+            return memory, appearance(features.stride16), self.network.profile(features, prediction.logits)
 
         return LateMemory(slice_index, prediction.pointer, prediction.iou, prediction.object_score, view, make)

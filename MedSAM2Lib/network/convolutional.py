@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.grey import grey_profile, resemblance
 from MedSAM2Lib.network.layers import MLP
 from MedSAM2Lib.network.mask_decoder import DecodedMasks
 from MedSAM2Lib.network.prompt_encoder import PointLabel
-from MedSAM2Lib.network.prompted_unet import PromptedUNet
+from MedSAM2Lib.network.prompted_unet import PromptedUNet, slice_grey
 from MedSAM2Lib.network.residual import residual_stage
 from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, SliceDepth, unread
 
@@ -71,6 +72,15 @@ class ConvolutionalSAM2(SAM2):
         logs = torch.stack([torch.log(one.clamp(*_DEPTH_RANGE)) for one in figures], dim=-1)
         embedding: Tensor = self.depth_embedding(logs) * known[:, None]
         return conditioned + embedding[:, :, None, None].to(conditioned.dtype)
+
+    def profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
+        """How much each grey value speaks for the object (`network.grey`)."""
+        return grey_profile(slice_grey(features.pixels), logits.detach()[:, 0].sigmoid())
+
+    def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:
+        pixels = features.pixels[:, :3]
+        alike = resemblance(slice_grey(pixels), profile)[:, None]
+        return features._replace(pixels=torch.cat((pixels, alike.to(pixels.dtype)), dim=1))
 
     def _decode(
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool

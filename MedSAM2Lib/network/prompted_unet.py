@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from MedSAM2Lib.frames import PIXEL_MEAN, PIXEL_STD
+from MedSAM2Lib.network.grey import grey_profile, resemblance
 from MedSAM2Lib.network.mask_decoder import DecodedMasks
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.residual import convolutions, residual_stage
 
-__all__ = ["PromptedUNet"]
+__all__ = ["PromptedUNet", "slice_grey"]
 
 _CHANNELS = (32, 64, 128, 192, 256)  # at strides 2, 4, 8, 16, 32
 _CONDITIONED_LEVEL = 3  # the one of stride 16, where image features that have seen the memories join
-_INPUTS = 7  # three channels of image, prompted mask, box, positive clicks, negative clicks
+_INPUTS = 8  # three channels of image, prompted mask, box, positive clicks, negative clicks, resemblance
 _LOGIT_BOUND = 10.0  # masks enter as logits between + and - this, scaled to + and - 1
 _BOX_DEPTH_BOUND = 16.0  # pixels: how deep in a box, or far from it, pixels are told apart
 _CLICK_SIGMA = 2.5  # pixels: how far around its pixel a click speaks
@@ -46,13 +48,16 @@ class PromptedUNet(nn.Module):
     def forward(self, image: Tensor, conditioned: Tensor, points: Tensor, labels: Tensor, mask: Tensor | None) -> DecodedMasks:
         """One mask per batch element, as logits (B, 1, S, S).
 
-        image        (B, 3, S, S) normalised pixels
+        image        (B, 3, S, S) normalised pixels; or with a fourth channel, -1 to 1, how much they resemble the object
         conditioned  (B, C, S / 16, S / 16): image features, conditioned on memory or not
         points       (B, N, 2) as (x, y) in pixels, labels (B, N) of PointLabel
         mask         (B, 1, h, w) logits: a rough mask, that of the slice before, or the answer that clicks correct; or None
         """
         side = image.shape[-1]
-        maps = (image, _mask_map(mask, image, labels), _box_map(points, labels, side), _click_maps(points, labels, side))
+        box = _box_map(points, labels, side)
+        # What is in the box and not around it is rather the object: until a slice is known, that is all there is to go by.
+        alike = image[:, 3:] if image.shape[1] > 3 else _standing_out(image, box)
+        maps = (image[:, :3], _mask_map(mask, image, labels), box, _click_maps(points, labels, side), alike)
         # Two by two pixels to one cell of stride 2: convolutions at full resolution would cost more than all others.
         x = self.stem(F.pixel_unshuffle(torch.cat([one.to(image.dtype) for one in maps], dim=1), 2))
         skipped = []
@@ -71,6 +76,17 @@ class PromptedUNet(nn.Module):
             tokens=summary[:, None],
             object_score=self.object_head(summary),
         )
+
+
+def slice_grey(image: Tensor) -> Tensor:
+    """(B, S, S), 0..1: the slice itself, which is the middle one of normalised channels (B, 3 or more, S, S)."""
+    return image[:, 1].float() * PIXEL_STD[1] + PIXEL_MEAN[1]
+
+
+def _standing_out(image: Tensor, box: Tensor) -> Tensor:
+    """(B, 1, S, S): which grey values there are in the box rather than around it; 0 everywhere where there is no box."""
+    grey = slice_grey(image)
+    return resemblance(grey, grey_profile(grey, box[:, 0] > 0))[:, None]
 
 
 def _mask_map(mask: Tensor | None, image: Tensor, labels: Tensor) -> Tensor:

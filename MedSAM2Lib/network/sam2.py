@@ -38,7 +38,9 @@ class ImageFeatures(NamedTuple):
     stride16: Tensor  # (B, C, h, w)
     stride8: Tensor  # (B, C / 4, 2h, 2w), already projected for the mask decoder
     stride4: Tensor  # (B, C / 8, 4h, 4w), likewise
-    pixels: Tensor  # (B, 3, S, S), the slice itself, for a mask decoder that reads it instead; of what is not read, no channels
+    # (B, 3, S, S), the slice itself, for a mask decoder that reads it instead, and a fourth channel once it is `recognised`.
+    # Of what is not read, no channels.
+    pixels: Tensor
 
     def row(self, index: int) -> ImageFeatures:
         """One slice of the batch, still with a batch dimension of 1."""
@@ -134,6 +136,14 @@ class SAM2(nn.Module):
     def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
         """Features (B, C, h, w) of a slice that also know where it lies; SAM 2 counts slices alone."""
         return conditioned
+
+    def profile(self, features: ImageFeatures, logits: Tensor) -> Tensor | None:
+        """What is remembered of an object (logits (B, 1, L, L)) on a slice besides the memory map; SAM 2 remembers no more."""
+        return None
+
+    def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:
+        """Features of another slice, in which what has that profile stands out."""
+        return features
 
     # ── a prompt ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -45,6 +45,7 @@ _GROUP_WEIGHTS = {
 }
 _OTHER_GROUP_WEIGHT = 0.15
 _GRADE_WEIGHTS = {"A": 1.0, "B": 1.0, "C": 0.6}
+_UNNAMED_WEIGHT = 0.25  # of what a source gives a code but no name: nobody will draw a box around it
 _LESION_WEIGHT = 2.0  # many pieces under one name deserve more turns than one outline
 
 _SUPERVOXEL_SHARE = 0.08  # of what is not synthetic goes to pseudo-targets, and of the rest
@@ -196,7 +197,7 @@ class ClipSource:
     def _draw_label_map(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         name = self._label_maps[int(rng.integers(len(self._label_maps)))]
         structures = self._entries[name].structures
-        structure, values = structures[int(rng.integers(len(structures)))]
+        structure, values = structures[_weighted(rng, [_UNNAMED_WEIGHT if "code" in one else 1.0 for one, _ in structures])]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure, values, split=True)
         return None if target is None else self._see(rng, volume, target, "label map", image_size, length)
