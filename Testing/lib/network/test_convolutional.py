@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,7 @@ from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
 from MedSAM2Lib.network.precision import set_precision
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet
-from MedSAM2Lib.network.sam2 import ImageFeatures, MaskPrediction, PointTensors
+from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from Testing.lib.network.parity.weights import SMALL as TRANSFORMER
 
 SIDE = 64
@@ -105,6 +106,39 @@ def test_memories_change_the_answer() -> None:
     memory = NETWORK.encode_memory(features.stride16, MASK, torch.ones(1), prompted=True).flatten(2).transpose(1, 2)
     conditioned = NETWORK.with_memory(features.stride16, memory, NETWORK.map_position(0)[None], 0)
     assert not torch.equal(NETWORK.predict(conditioned, features).logits, answer().logits)
+
+
+def a_depth(distance: float, step: float, radius: float) -> SliceDepth:
+    return SliceDepth(*(torch.tensor([figure]) for figure in (distance, step, radius)))
+
+
+def test_how_deep_a_slice_lies_changes_the_answer_unless_it_is_not_known() -> None:
+    features = seen()
+    conditioned = NETWORK.without_memory(features.stride16)
+    deep, deeper, unknown = (NETWORK.at_depth(conditioned, a_depth(*figures)) for figures in ((4, 2, 9), (30, 2, 9), (4, 2, 0)))
+    assert torch.equal(unknown, conditioned)
+    assert not torch.equal(deep, deeper)
+    assert not torch.equal(NETWORK.predict(deep, features).logits, NETWORK.predict(deeper, features).logits)
+
+
+def test_depth_means_the_same_at_every_size() -> None:
+    conditioned = NETWORK.without_memory(seen().stride16)
+    larger = copy.deepcopy(NETWORK)
+    larger.config = replace(SMALL, image_size=2 * SIDE)
+    torch.testing.assert_close(larger.at_depth(conditioned, a_depth(8, 4, 18)), NETWORK.at_depth(conditioned, a_depth(4, 2, 9)))
+
+
+def test_an_object_stands_out_on_another_slice() -> None:
+    features = seen()
+    known = NETWORK.recognised(features, NETWORK.profile(features, MASK))
+    assert known.pixels.shape[1] == 4
+    assert torch.equal(known.pixels[:, :3], features.pixels)
+    conditioned = NETWORK.without_memory(features.stride16)
+    assert not torch.equal(NETWORK.predict(conditioned, known).logits, answer().logits)
+
+
+def test_of_an_object_that_is_absent_no_looks_are_remembered() -> None:
+    assert not NETWORK.profile(seen(), torch.full_like(MASK, NO_OBJECT_LOGIT)).any()
 
 
 def test_in_bfloat16_it_says_about_the_same() -> None:
