@@ -142,22 +142,26 @@ def _track(
 
 
 class _Hints:
-    """What a slice is told of the mask before it: mostly what the network just answered, sometimes one gone astray."""
+    """What a slice is told of the mask before it: mostly what the network just answered, sometimes one gone astray.
+
+    Where the object has ended, that is one of its last slice: a pass does not know yet that it is over.
+    """
 
     def __init__(self, batch: ClipBatch, share: float, generator: torch.Generator) -> None:
         self._masks, self._share, self._generator = batch.masks, share, generator
         # After slices that were left out there is no answer to go on from: the slice's own mask stands in for it.
         self._far = batch.distances[:, 1:2].sum(1) > 1.5 * batch.steps  # (B,)
+        self._last = batch.masks[:, 0]  # of each clip that shows the object
 
     def __call__(self, index: int, answered: Tensor) -> Tensor:
         far = self._far & (index == 1)
+        before = torch.where(far[:, None, None], self._masks[:, index], self._masks[:, index - 1])
+        self._last = torch.where(before.flatten(1).any(1)[:, None, None], before, self._last)
         drawn = _drawn(len(answered), self._share, self._generator).to(answered.device)
         if not (far | drawn).any():
             return answered
-        before = torch.where(far[:, None, None], self._masks[:, index], self._masks[:, index - 1])
-        led = astray(before, self._generator)
-        replaced = (far | drawn) & before.flatten(1).any(1)
-        return torch.where(replaced[:, None, None, None], _upscaled(led, answered.shape[-1]), answered)
+        led = _upscaled(astray(self._last, self._generator), answered.shape[-1])
+        return torch.where((far | drawn)[:, None, None, None], led, answered)
 
 
 class _Places:
