@@ -115,7 +115,8 @@ class EngineClient:
         self._present: set[str] = set()  # volumes that the engine has, as far as is known
         self._asked: dict[str, int] = {}  # by volume: steps since its session's state was asked for, answered or not
         self._events: deque[Event] = deque()
-        # Of the running engine: version, model, sha256, device, threads, precision, approximations, memory_bytes.
+        # Of the running engine: version, model, sha256, device, threads, precision, bfloat16_gain (of a CPU that computes in it),
+        # approximations, memory_bytes.
         self.facts: dict[str, Any] = {}
 
     # ── what a front end calls ────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.network.config import Approximation, Precision
+from MedSAM2Lib.network.precision import bfloat16_gain
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
 from MedSAM2Lib.simpleitk import import_simpleitk
@@ -169,6 +170,7 @@ class Engine:
         load = partial(load_model, model, network=network, precision=precision, approximations=approximations)
         loaded = self._loaded(choose_device(device), load)
         torch.set_num_threads(threads or sensible_threads(loaded.network.config))
+        gain = bfloat16_gain() if loaded.precision == "bfloat16" and not _is_on_gpu(loaded.network) else None
         import_simpleitk()  # what cleans masks: nobody is to wait for it with the first one, or lack it when memory is full
         self._model, self._budget = loaded, memory_bytes or memory_budget()
         self._open.clear()
@@ -179,6 +181,7 @@ class Engine:
             "device": str(loaded.network.device),
             "threads": torch.get_num_threads(),
             "precision": loaded.precision,
+            "bfloat16_gain": gain,
             "approximations": list(loaded.approximations),
             "memory_bytes": self._budget,
         }

@@ -68,6 +68,9 @@ class WidgetFaster:
 
 def fasterBy(facts: Mapping[str, Any]) -> list[str]:
     """What an engine gives up for speed, from what it says of itself."""
-    said = ["bfloat16"] if facts.get("precision") == "bfloat16" else []
+    said = []
+    if facts.get("precision") == "bfloat16":
+        slow = (facts.get("bfloat16_gain") or 1) < 1
+        said.append(_("bfloat16, slower than exact on this processor") if slow else "bfloat16")
     approximations = [approximationTexts().get(name, (name,))[0] for name in facts.get("approximations", ())]
     return said + [_("approximate: {name}").format(name=name) for name in approximations]

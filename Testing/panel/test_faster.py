@@ -126,6 +126,13 @@ def test_every_approximation_says_what_it_gains_and_costs(host: Any) -> None:
     assert all("times as fast" in figures for _, figures in approximationTexts().values())
 
 
+@pytest.mark.parametrize(("gain", "said"), [(None, "bfloat16"), (1.9, "bfloat16"), (0.5, "slower than exact on this processor")])
+def test_the_status_says_where_fast_is_slow(host: Any, gain: float | None, said: str) -> None:
+    from MedSAM2SlicerLib.WidgetFaster import fasterBy
+
+    assert fasterBy({"precision": "bfloat16", "bfloat16_gain": gain})[0].endswith(said)
+
+
 def test_an_approximation_reaches_the_engine_and_masks_stay(person: Person, own_weights: Path) -> None:
     panel, name = person.panel, person.logic.currentObject
     follows(person, 17, 18)
