@@ -28,11 +28,18 @@ class Conversation:
     """Commands for a CommandQueue, about one session. Each leaves engine, scene and history in step, however it ends.
 
     shown(name, index)  is called for each slice whose mask reached the scene
+    maker()             says which network runs, and how it computes; empty where that is not known
     changed()           is called when something else that a panel shows may be different
     """
 
-    def __init__(self, session: VolumeSession, shown: Callable[[str, int], object], changed: Callable[[], object]) -> None:
-        self.session, self._shown, self._changed = session, shown, changed
+    def __init__(
+        self,
+        session: VolumeSession,
+        shown: Callable[[str, int], object],
+        changed: Callable[[], object],
+        maker: Callable[[], str],
+    ) -> None:
+        self.session, self._shown, self._changed, self._maker = session, shown, changed, maker
         self.cancelled = False  # set by whoever cancels: a command of several requests makes no new ones
         self.part = 0  # directions looked along so far
 
@@ -338,6 +345,7 @@ class Conversation:
 
     def _show(self, step: Step, result: SliceResult) -> None:
         self.session.show(step, result)
+        self.session.bridge.noteMaker(result.object, self._maker())
         self._shown(self.session.nameOf(result.object), result.slice_index)
 
 

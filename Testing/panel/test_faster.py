@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from person import Person
 
@@ -57,7 +59,7 @@ def follows(person: Person, first: int, last: int) -> None:
     person.waits()
 
 
-def test_fast_in_the_middle_of_work_loses_nothing(person: Person, host: Any) -> None:
+def test_fast_in_the_middle_of_work_loses_nothing(person: Person, host: Any, tmp_path: Path) -> None:
     panel, name = person.panel, person.logic.currentObject
     follows(person, 15, 20)
     before, marks, first = person.sees(name), person.logic.timeline(name), panel.engine.client
@@ -68,13 +70,24 @@ def test_fast_in_the_middle_of_work_loses_nothing(person: Person, host: Any) -> 
     assert person.logic.timeline(name) == marks
     assert np.array_equal(person.sees(name), before)
     follows(person, 12, 24)
-    assert not panel.message.visible, panel.message.text
+    panel.finish.path.currentPath = str(tmp_path / "kidney.seg.nrrd")
+    host.click(panel.finish.exportButton)
+    written = SimpleITK.ReadImage(str(tmp_path / "kidney.seg.nrrd")).GetMetaData("Segment0_Tags")
+    assert re.search(r"\|MedSAM2.madeWith:nano \(sha256 \w{12}\), float32; nano \(sha256 \w{12}\), bfloat16\|$", written)
+    assert panel.message.text.startswith("Written")
     assert not (before & ~person.sees(name)).any()
     assert person.sees(name)[21:25].any()
     for _ in range(2):
         host.press("Ctrl+Z")
         person.waits()
     assert person.sees(name).any(axis=(1, 2)).sum() == 1
+    made = person.logic._current.bridge.madeWith
+    record = person.logic.objects()[0]
+    host.click(panel.objects.deleteButton)
+    person.waits()
+    host.press("Ctrl+Z")
+    person.waits()
+    assert made(record.segmentId).endswith("bfloat16")
 
 
 def test_a_propagation_that_it_interrupts_can_be_gone_on_with(person: Person, host: Any) -> None:
