@@ -160,10 +160,17 @@ class Conversation:
         entry = self.session.stacks[place]
         step = self.session.begin(PROPAGATION, place)
         arguments = {"objects": together, "first": first, "last": last}
+        has = self.session.bridge.has
+
+        def take(result: SliceResult) -> None:
+            """A segment that somebody removes meanwhile does not end it for the others."""
+            if has(result.object) or not any(map(has, together)):
+                self._show(step, result)
+
         try:
             with self.session.bridge.withoutSurface():
-                yield Call("propagate", entry.volumeId, arguments, lambda result: self._show(step, result))
-                for one in together:
+                yield Call("propagate", entry.volumeId, arguments, take)
+                for one in filter(has, together):
                     yield from self._showingWhole(step, entry, one)
             yield from self.session.ending(step)
         except EngineError:

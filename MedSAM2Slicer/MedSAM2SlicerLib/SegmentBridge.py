@@ -146,9 +146,7 @@ class SegmentBridge:
     def removeSegment(self, segmentId: str) -> None:
         self.node.GetSegmentation().RemoveSegment(segmentId)
 
-    def bringBack(
-        self, segmentId: str, name: str, color: tuple[float, float, float], terminology: str, madeWith: str
-    ) -> None:
+    def bringBack(self, segmentId: str, name: str, color: tuple[float, float, float], terminology: str, madeWith: str) -> None:
         """A removed segment, still empty, under its old ID."""
         self.node.GetSegmentation().AddEmptySegment(segmentId, name, list(color))
         self.segment(segmentId).SetTerminology(terminology)
@@ -180,9 +178,7 @@ class SegmentBridge:
         """The vtkSegment. Raises OptionError when it was removed from the scene."""
         segment = self.node.GetSegmentation().GetSegment(segmentId)
         if segment is None:
-            raise OptionError(
-                "The object's segment was removed from the scene; undo that, or remove the object and draw it again."
-            )
+            raise OptionError("The object's segment was removed from the scene; undo that there, or draw it anew.")
         return segment
 
     def visible(self, segmentId: str) -> bool:
@@ -257,9 +253,7 @@ class SegmentBridge:
             return self.mask(segmentId)
         source = slicer.vtkOrientedImageData()
         if not segmentationNode.GetBinaryLabelmapRepresentation(segmentId, source):
-            raise OptionError(
-                f"{segmentationNode.GetName()} has no such segment with voxels; paint it first, or choose another."
-            )
+            raise OptionError(f"{segmentationNode.GetName()} has no such segment with voxels; paint it first, or choose another.")
         toOurs = vtk.vtkGeneralTransform()
         slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
             segmentationNode.GetParentTransformNode(), self.node.GetParentTransformNode(), toOurs

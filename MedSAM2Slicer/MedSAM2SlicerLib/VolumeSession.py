@@ -398,7 +398,8 @@ class VolumeSession:
         if len(patches) < 2:
             return patches
         merged = []
-        for segmentId in dict.fromkeys(change.segmentId for patch in patches for change in patch.changes):
+        known = dict.fromkeys(change.segmentId for patch in patches for change in patch.changes)
+        for segmentId in filter(self.bridge.has, known):  # somebody may have removed one meanwhile
             theirs = [(patch.box, change) for patch in patches for change in patch.changes if change.segmentId == segmentId]
             whole = theirs[0][0]
             for box, _ in theirs[1:]:
@@ -472,7 +473,7 @@ class VolumeSession:
     def _noting(self, written: Sequence[tuple[str, VoxelBox]]) -> Iterator[None]:
         """As `_noteShown`, in small pieces."""
         for segmentId in dict.fromkeys(segmentId for segmentId, _ in written):
-            if segmentId not in self.objects:
+            if segmentId not in self.objects or not self.bridge.has(segmentId):
                 continue
             reach = self._boxOf(segmentId)  # beyond it there is nothing, and was nothing
             boxes = [box for one, outer in written if one == segmentId and reach and (box := intersection(outer, reach))]
