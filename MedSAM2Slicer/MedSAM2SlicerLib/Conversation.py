@@ -258,9 +258,10 @@ class Conversation:
                     guides = {one: self.session.boxes(one) or guides[one] for one in prompted}
         finally:
             if not self.session.scene.IsClosing():
-                with self._paging():
-                    series.end()
-                self._page(series, home)
+                if series.isThere:
+                    with self._paging():
+                        series.end()
+                    self._page(series, home)
                 self.session.forgetSteps(known)
                 self.session.store()
         self._changed()
