@@ -117,19 +117,19 @@ def test_what_was_chosen_is_there_when_the_panel_is_made_anew(host: Any) -> None
 
 
 def test_what_the_model_cannot_be_given_is_grey_and_says_why(person: Person) -> None:
-    model = person.panel.engineSection.model
+    model, reasons = person.panel.engineSection.model, {"crop": "already", "pooled-memories": "no faster"}
     model.currentIndex = model.findData("medsam2")
-    for name in APPROXIMATIONS:
+    for name in reasons:
         assert switch(person, name).enabled
         switch(person, name).checked = True
     model.currentIndex = model.findData("nano")
-    for name, why in (("crop", "already"), ("pooled-memories", "no faster")):
+    for name, why in reasons.items():
         assert (switch(person, name).enabled, switch(person, name).checked) == (False, False)
         assert why in switch(person, name).toolTip
     person.panel.engine.client.start()
     assert waits_for_engine(person)["approximations"] == []
     model.currentIndex = model.findData("medsam2")
-    assert all(switch(person, name).checked for name in APPROXIMATIONS)
+    assert all(switch(person, name).checked for name in reasons)
 
 
 def test_every_approximation_says_what_it_gains_and_costs(host: Any) -> None:
