@@ -91,6 +91,8 @@ class MedSAM2SlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneCloses)
         for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
             self.addObserver(slicer.mrmlScene, event, self._onSceneChanged)
+        for event in (slicer.mrmlScene.NodeAddedEvent, slicer.mrmlScene.NodeRemovedEvent):
+            self.addObserver(slicer.mrmlScene, event, self._onNodeComesOrGoes)
 
     def cleanup(self) -> None:
         self.removeObservers()
@@ -114,6 +116,9 @@ class MedSAM2SlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onSceneCloses(self, _caller: Any, _event: str) -> None:
         self.panel.sceneCloses()
+
+    def _onNodeComesOrGoes(self, _caller: Any, _event: str) -> None:
+        self.panel.nodeComesOrGoes()
 
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
         self.panel.refresh()

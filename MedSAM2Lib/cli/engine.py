@@ -114,7 +114,9 @@ def load_any_engine(engine: Engine) -> LoadedModel | LoadedSAM:
     import torch
 
     from MedSAM2Lib.checkpoints.loading import load_any_model
+    from MedSAM2Lib.cli.console import warn
     from MedSAM2Lib.device import choose_device, sensible_threads
+    from MedSAM2Lib.network.precision import bfloat16_gain
     from MedSAM2Lib.simpleitk import import_simpleitk
 
     device = choose_device(engine.device)
@@ -122,6 +124,8 @@ def load_any_engine(engine: Engine) -> LoadedModel | LoadedSAM:
     if engine.threads is not None:
         import_simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(engine.threads)
     torch.set_num_threads(engine.threads or sensible_threads(model.network.config))
+    if engine.precision == "bfloat16" and device.type == "cpu" and bfloat16_gain() < 1:
+        warn("this processor computes in bfloat16 more slowly than exactly; leave --precision out.")
     return model
 
 

@@ -320,7 +320,10 @@ def _tensor(text: str, shape: tuple[int, ...], kind: type[np.floating[Any]]) -> 
 
 
 def _unpacked(text: str, most: int) -> bytes:
-    return zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most)
+    content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most + 1)
+    if len(content) > most:
+        raise ValueError(f"more than {most} bytes came")
+    return content
 
 
 def _view(content: Sequence[int]) -> View:

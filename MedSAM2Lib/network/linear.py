@@ -53,14 +53,15 @@ def uses_onednn(x: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")
-        and _has_onednn()
+        and _has_onednn(x.dtype)
     )
 
 
 @functools.cache
-def _has_onednn() -> bool:
-    """Whether this build of torch has the operator, which is not part of its promised interface, as it is called here."""
-    x, weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([5.0])
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has the operator, which is not part of its promised interface, as it is called here, and
+    the processor the instructions for it: there is no bfloat16 on one with AVX2 alone."""
+    x, weight, bias = (torch.tensor(values, dtype=dtype) for values in ([[1.0, 2.0]], [[3.0, 4.0]], [5.0]))
     try:
         return bool(torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "").item() == 16)
     except (AttributeError, RuntimeError):  # NotImplementedError is one of the latter

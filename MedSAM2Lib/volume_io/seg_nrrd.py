@@ -21,7 +21,9 @@ from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.volume_io.segments import Segment, check_segments, label_type, segment_color
 
-__all__ = ["write_seg_nrrd"]
+__all__ = ["MADE_WITH_TAG", "write_seg_nrrd"]
+
+MADE_WITH_TAG = "MedSAM2.madeWith"  # of a vtkSegment
 
 # What Slicer itself writes for a segment of which nothing is known: DICOM's "Tissue" (SNOMED CT 85756007).
 _TERMINOLOGY = (
@@ -122,7 +124,7 @@ def _segment_lines(segments: Sequence[Segment], layers: Sequence[_Layer], geomet
                 f"Segment{index}_LabelValue:={index + 1}",
                 f"Segment{index}_Layer:={number}",
                 f"Segment{index}_Extent:={extent}",
-                f"Segment{index}_Tags:=TerminologyEntry:{_escaped(segment.terminology or _TERMINOLOGY)}|",
+                f"Segment{index}_Tags:=TerminologyEntry:{_escaped(segment.terminology or _TERMINOLOGY)}|{_made_with(segment)}",
             ]
     return [
         *lines,
@@ -159,6 +161,11 @@ def _vector(values: npt.NDArray[np.float64]) -> str:
 def _number(value: float) -> str:
     """The shortest text that reads back as the same float64."""
     return repr(float(value) + 0.0)  # + 0.0 turns -0.0 into 0.0
+
+
+def _made_with(segment: Segment) -> str:
+    """As a tag among others, which a bar ends."""
+    return f"{MADE_WITH_TAG}:{_escaped(segment.made_with.replace('|', '/'))}|" if segment.made_with else ""
 
 
 def _escaped(text: str) -> str:

@@ -43,12 +43,14 @@ class Segment:
     mask    (k, j, i) bool
     color   red, green, blue, each 0..1; None for the default of its place in the list
     terminology  what it is, as 3D Slicer's vtkSegment keeps it; None where nothing is known
+    made_with    networks that had a part in it, and how they computed; None where nothing is known
     """
 
     name: str
     mask: npt.NDArray[np.bool_] = field(repr=False)
     color: tuple[float, float, float] | None = None
     terminology: str | None = None
+    made_with: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip():

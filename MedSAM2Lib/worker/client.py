@@ -78,7 +78,7 @@ class EngineClient:
                   "-m MedSAM2Lib worker", "ssh HOST medsam2 worker", a container. None: this Python
     environment   variables to set for it. This process's own are passed on without those of its Python and libraries
                   (PYTHON*, LD_LIBRARY_PATH ...), which would break another Python; name them here to pass them
-    model, network, device, threads, precision  as on the command line; None: as the engine chooses
+    model, network, device, threads, precision, approximations  as on the command line; None: as the engine chooses
     memory_bytes  for volumes and image features; None: half of the machine's memory
     silence_s     an engine that gives no sign of life for so long is killed (it gives one every second)
     start_s       the same before its first sign
@@ -95,6 +95,7 @@ class EngineClient:
         device: str = "auto",
         threads: int | None = None,
         precision: str = "float32",
+        approximations: Sequence[str] = (),
         memory_bytes: int | None = None,
         silence_s: float = 30.0,
         start_s: float = 120.0,
@@ -104,7 +105,7 @@ class EngineClient:
         self._environment = dict(environment or {})
         self._settings = {
             "model": model, "network": network, "device": device, "threads": threads, "precision": precision,
-            "memory_bytes": memory_bytes,
+            "approximations": list(approximations), "memory_bytes": memory_bytes,
         }  # fmt: skip
         self._silence_s, self._start_s, self._step_s = silence_s, start_s, step_s
         self._ids = count(1)
@@ -114,7 +115,9 @@ class EngineClient:
         self._present: set[str] = set()  # volumes that the engine has, as far as is known
         self._asked: dict[str, int] = {}  # by volume: steps since its session's state was asked for, answered or not
         self._events: deque[Event] = deque()
-        self.facts: dict[str, Any] = {}  # of the running engine: version, model, sha256, device, threads, precision, memory_bytes
+        # Of the running engine: version, model, sha256, device, threads, precision, bfloat16_gain (of a CPU that computes in it),
+        # approximations, memory_bytes.
+        self.facts: dict[str, Any] = {}
 
     # ── what a front end calls ────────────────────────────────────────────────────────────────────────────────
 

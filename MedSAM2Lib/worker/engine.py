@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -24,7 +24,8 @@ from MedSAM2Lib.errors import EngineError, MedSAM2Error, OptionError, ProtocolEr
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.session import Session
-from MedSAM2Lib.network.config import Precision
+from MedSAM2Lib.network.config import Approximation, Precision
+from MedSAM2Lib.network.precision import bfloat16_gain
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.results import SliceResult
 from MedSAM2Lib.simpleitk import import_simpleitk
@@ -160,13 +161,16 @@ class Engine:
         threads: int | None = None,
         memory_bytes: int | None = None,
         precision: Precision = "float32",
+        approximations: Sequence[Approximation] = (),
     ) -> dict[str, Any]:
         """Loads the model; a second start replaces it, and every session goes. Returns what runs, for the user."""
         if (threads is not None and threads < 1) or (memory_bytes is not None and memory_bytes < 1):
             raise OptionError(f"Threads and bytes of memory count from 1, but {threads} and {memory_bytes} came.")
         self._say(None, f"Loading {model}.")
-        loaded = self._loaded(model, choose_device(device), network, precision)
+        load = partial(load_model, model, network=network, precision=precision, approximations=approximations)
+        loaded = self._loaded(choose_device(device), load)
         torch.set_num_threads(threads or sensible_threads(loaded.network.config))
+        gain = bfloat16_gain() if loaded.precision == "bfloat16" and not _is_on_gpu(loaded.network) else None
         import_simpleitk()  # what cleans masks: nobody is to wait for it with the first one, or lack it when memory is full
         self._model, self._budget = loaded, memory_bytes or memory_budget()
         self._open.clear()
@@ -177,18 +181,20 @@ class Engine:
             "device": str(loaded.network.device),
             "threads": torch.get_num_threads(),
             "precision": loaded.precision,
+            "bfloat16_gain": gain,
+            "approximations": list(loaded.approximations),
             "memory_bytes": self._budget,
         }
 
-    def _loaded(self, model: str, device: torch.device, network: str | None, precision: Precision) -> LoadedModel:
+    def _loaded(self, device: torch.device, load: Callable[..., LoadedModel]) -> LoadedModel:
         """On the processor where a GPU has no room for the model."""
         try:
-            return load_model(model, device, network, precision)
+            return load(device=device)
         except (MemoryError, RuntimeError) as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
         self._say(None, f"Memory is full: {_ON_PROCESSOR}")
-        return load_model(model, torch.device("cpu"), network, precision)
+        return load(device=torch.device("cpu"))
 
     # ── volumes ───────────────────────────────────────────────────────────────────────────────────────────────
 

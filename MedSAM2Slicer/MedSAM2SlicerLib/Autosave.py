@@ -243,7 +243,7 @@ class Autosave:
         volumeNode = yield from self._volumeOf(content.volume)
         session = self._emptySession(volumeNode)
         for one in content.segments:
-            session.bridge.bringBack(one.id, one.name, one.color, one.terminology)
+            session.bridge.bringBack(one.id, one.name, one.color, one.terminology, one.madeWith)
         with session.bridge.withoutSurface():
             for part in content.parts:
                 mask = part.mask()
@@ -319,7 +319,8 @@ def _stamp(session: VolumeSession) -> object:
 def _facts(session: VolumeSession, segmentId: str) -> SegmentFacts:
     segment = session.bridge.segment(segmentId)
     red, green, blue = segment.GetColor()
-    return SegmentFacts(segmentId, str(segment.GetName()), (red, green, blue), str(segment.GetTerminology()))
+    madeWith = session.bridge.madeWith(segmentId)
+    return SegmentFacts(segmentId, str(segment.GetName()), (red, green, blue), str(segment.GetTerminology()), madeWith)
 
 
 def _collecting(session: VolumeSession, segmentId: str, parts: list[Part]) -> Work:

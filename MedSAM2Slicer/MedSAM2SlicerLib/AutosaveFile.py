@@ -70,6 +70,7 @@ class SegmentFacts:
     name: str
     color: tuple[float, float, float]
     terminology: str
+    madeWith: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def _identity(content: Mapping[str, Any]) -> Identity:
 
 def _facts(content: Mapping[str, Any]) -> SegmentFacts:
     red, green, blue = (float(value) for value in content["color"])
-    return SegmentFacts(str(content["id"]), str(content["name"]), (red, green, blue), str(content["terminology"]))
+    madeWith = str(content.get("madeWith", ""))  # older files have none
+    return SegmentFacts(str(content["id"]), str(content["name"]), (red, green, blue), str(content["terminology"]), madeWith)
 
 
 def _pieces(body: bytes, sizes: Sequence[int]) -> Iterator[bytes]:

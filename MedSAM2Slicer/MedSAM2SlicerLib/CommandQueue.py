@@ -28,6 +28,8 @@ __all__ = ["Call", "Command", "CommandQueue", "Engine"]
 class Engine(Protocol):
     """What the queue needs of MedSAM2Lib.worker.client.EngineClient."""
 
+    facts: dict[str, Any]  # of the engine that runs; empty where none does
+
     def request(self, method: str, volume_id: str, /, **arguments: Any) -> Request: ...
 
     def cancel(self, request: Request) -> None: ...

@@ -28,11 +28,18 @@ class Conversation:
     """Commands for a CommandQueue, about one session. Each leaves engine, scene and history in step, however it ends.
 
     shown(name, index)  is called for each slice whose mask reached the scene
+    maker()             says which network runs, and how it computes; empty where that is not known
     changed()           is called when something else that a panel shows may be different
     """
 
-    def __init__(self, session: VolumeSession, shown: Callable[[str, int], object], changed: Callable[[], object]) -> None:
-        self.session, self._shown, self._changed = session, shown, changed
+    def __init__(
+        self,
+        session: VolumeSession,
+        shown: Callable[[str, int], object],
+        changed: Callable[[], object],
+        maker: Callable[[], str],
+    ) -> None:
+        self.session, self._shown, self._changed, self._maker = session, shown, changed, maker
         self.cancelled = False  # set by whoever cancels: a command of several requests makes no new ones
         self.part = 0  # directions looked along so far
 
@@ -153,10 +160,17 @@ class Conversation:
         entry = self.session.stacks[place]
         step = self.session.begin(PROPAGATION, place)
         arguments = {"objects": together, "first": first, "last": last}
+        has = self.session.bridge.has
+
+        def take(result: SliceResult) -> None:
+            """A segment that somebody removes meanwhile does not end it for the others."""
+            if has(result.object) or not any(map(has, together)):
+                self._show(step, result)
+
         try:
             with self.session.bridge.withoutSurface():
-                yield Call("propagate", entry.volumeId, arguments, lambda result: self._show(step, result))
-                for one in together:
+                yield Call("propagate", entry.volumeId, arguments, take)
+                for one in filter(has, together):
                     yield from self._showingWhole(step, entry, one)
             yield from self.session.ending(step)
         except EngineError:
@@ -244,9 +258,10 @@ class Conversation:
                     guides = {one: self.session.boxes(one) or guides[one] for one in prompted}
         finally:
             if not self.session.scene.IsClosing():
-                with self._paging():
-                    series.end()
-                self._page(series, home)
+                if series.isThere:
+                    with self._paging():
+                        series.end()
+                    self._page(series, home)
                 self.session.forgetSteps(known)
                 self.session.store()
         self._changed()
@@ -338,6 +353,7 @@ class Conversation:
 
     def _show(self, step: Step, result: SliceResult) -> None:
         self.session.show(step, result)
+        self.session.bridge.noteMaker(result.object, self._maker())
         self._shown(self.session.nameOf(result.object), result.slice_index)
 
 

@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 
 from MedSAM2Lib.checkpoints.registry import MODELS
 from MedSAM2Lib.checkpoints.store import installed_path
-from MedSAM2Lib.worker.client import EngineClient, Request
+from MedSAM2Lib.network.config import APPROXIMATIONS, NETWORKS, PRECISIONS
+from MedSAM2Lib.worker.client import EngineClient, EngineDied, Event, Request
 from MedSAM2SlicerLib.InstallLogic import InstallLogic
 
 __all__ = ["EngineControl"]
@@ -25,11 +26,14 @@ class _Client(EngineClient):
     """An engine's client whose sessions all segment with the same fields of SessionOptions.
 
     options  may be replaced at any time; a session that is open gets the new ones before its next work
+    refused  why the engine ended before it ever had its model; None where it had it, or may have it still
     """
 
     def __init__(self, command: list[str] | None, *, options: dict[str, Any], **settings: Any) -> None:
         super().__init__(command, **settings)
         self.options = options
+        self.refused: str | None = None
+        self._hadModel = False
         self._told: dict[str, dict[str, Any]] = {}  # by session
 
     def request(self, method: str, volume_id: str, /, **arguments: Any) -> Request:
@@ -43,6 +47,13 @@ class _Client(EngineClient):
             self._told[volume_id] = self.options
         return super().request(method, volume_id, **arguments)
 
+    def poll(self) -> list[Event]:
+        events = super().poll()
+        self._hadModel = self._hadModel or bool(self.facts)
+        if not self._hadModel:
+            self.refused = next((event.reason for event in events if isinstance(event, EngineDied)), self.refused)
+        return events
+
 
 class EngineControl:
     """Settings live with the application (they describe a machine, not a scene).
@@ -52,18 +63,31 @@ class EngineControl:
     memory      GiB for volumes and image features; 0: as the engine chooses
     memoryRule  recent or self-sorting: which slices a slice gets to see
     stopAfter   a direction ends after so many slices without the object; 0: never
+    precision   float32, exact; or bfloat16
+    approximations  names of network.config.APPROXIMATIONS, with commas between them; those that the model cannot be given
+                wait for one that can
     command     an engine elsewhere ("/opt/python/bin/python -m MedSAM2Lib worker", "ssh host medsam2 worker");
                 empty: Slicer's Python
     """
 
     _DEFAULTS = MappingProxyType(
-        {"model": "nano", "device": "auto", "memory": "0", "memoryRule": "recent", "stopAfter": "3", "command": ""}
+        {
+            "model": "nano",
+            "device": "auto",
+            "memory": "0",
+            "memoryRule": "recent",
+            "stopAfter": "3",
+            "precision": "float32",
+            "approximations": "",
+            "command": "",
+        }
     )
 
     def __init__(self, logic: Any) -> None:
         self._logic = logic
         self.client: _Client | None = None
-        self._started: tuple[str, ...] = ()  # the settings that the engine was made with
+        self._started: dict[str, str] = {}  # the settings that the engine was made with
+        self._worked: dict[str, str] = {}  # those of the last engine that had its model
         self._problem: str | None = None
         self.look()
 
@@ -75,6 +99,25 @@ class EngineControl:
 
     def setSetting(self, name: str, value: str) -> None:
         slicer.app.userSettings().setValue(f"MedSAM2/{name}", value)
+
+    def approximates(self, name: str) -> bool:
+        """Whether an approximation was chosen; the model may be one that cannot be given it."""
+        return name in self.setting("approximations").split(",")
+
+    def setApproximates(self, name: str, chosen: bool) -> None:
+        kept = [one for one in APPROXIMATIONS if (chosen if one == name else self.approximates(one))]
+        self.setSetting("approximations", ",".join(kept))
+
+    def whyNotApproximated(self, name: str) -> str | None:
+        """Why the model cannot be given an approximation. Of somebody's own file the engine says it, which reads it."""
+        model = MODELS.get(self.setting("model"))
+        if model is None:
+            return None
+        if name == "crop" and model.zoom is not None:
+            return _("{model} looks at a square around the object already.").format(model=model.id)
+        if name == "pooled-memories" and NETWORKS[model.network].trunk is None:  # measured: docs/performance.md
+            return _("{model} is no faster with it.").format(model=model.id)
+        return None
 
     # ── the engine ──
 
@@ -103,28 +146,70 @@ class EngineControl:
 
     def ensure(self) -> None:
         """Makes the engine that the settings ask for, if there is none or another; it starts with its first work."""
-        command, model, device, memory = wanted = tuple(map(self.setting, ("command", "model", "device", "memory")))
+        wanted = self._wanted()
         options = {"memory": self.setting("memoryRule"), "stop_after": int(self.setting("stopAfter"))}
         self.look()
         if self._problem is not None:
             self._replace(None)
         elif self.client is None or wanted != self._started:
+            ahead = self.isRunning  # who sees it change wants to hear at once whether it can be
             self._started = wanted
-            bytes_ = int(float(memory) * _GIB) or None
-            self._replace(_Client(self._command(command), options=options, model=model, device=device, memory_bytes=bytes_))
+            client = self._made(wanted, options)
+            self._replace(client)
+            if ahead:
+                client.start()
         else:
             self.client.options = options
 
+    def _wanted(self) -> dict[str, str]:
+        """The settings that another engine is made for."""
+        wanted = {name: self.setting(name) for name in ("command", "model", "device", "memory", "precision")}
+        if wanted["precision"] not in PRECISIONS:  # of another version of this panel
+            wanted["precision"] = PRECISIONS[0]
+        given = (one for one in APPROXIMATIONS if self.approximates(one) and self.whyNotApproximated(one) is None)
+        return {**wanted, "approximations": ",".join(given)}
+
+    def _made(self, wanted: dict[str, str], options: dict[str, Any]) -> _Client:
+        return _Client(
+            self._command(wanted["command"]),
+            options=options,
+            model=wanted["model"],
+            device=wanted["device"],
+            precision=wanted["precision"],
+            approximations=[one for one in wanted["approximations"].split(",") if one],
+            memory_bytes=int(float(wanted["memory"]) * _GIB) or None,
+        )
+
+    def goBack(self) -> str | None:
+        """Where no engine could be had with new settings, takes up those that the one before worked with. Call it from a timer.
+
+        Returns why there was none, once. A command stays as it was typed, for the person to mend.
+        """
+        if self.client is None:
+            return None
+        if self.client.facts:
+            self._worked = self._started
+        changed = {name for name, value in self._worked.items() if value != self._started.get(name)}
+        why = self.client.refused
+        if why is None or not changed or "command" in changed:
+            return None
+        for name in changed:
+            self.setSetting(name, self._worked[name])
+        self.ensure()
+        if self.client is not None:
+            self.client.start()
+        return why
+
     def restart(self) -> None:
         """Another engine with the same settings; sessions are carried over."""
-        self._started = ()
+        self._started = {}
         self.ensure()
 
     def close(self) -> None:
         self._replace(None)
 
     def facts(self) -> dict[str, Any]:
-        """Of the running engine: version, model, device, threads ...; empty until it runs."""
+        """Of the running engine: version, model, device, threads, precision ...; empty until it runs."""
         return {} if self.client is None else self.client.facts
 
     @property

@@ -20,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.masks import VoxelBox, bounding_box, intersection
 from MedSAM2Lib.slice_stack import Region
+from MedSAM2Lib.volume_io.seg_nrrd import MADE_WITH_TAG
 from MedSAM2SlicerLib.Patch import Patch
 
 __all__ = ["OVERWRITING", "SegmentBridge"]
@@ -145,10 +146,22 @@ class SegmentBridge:
     def removeSegment(self, segmentId: str) -> None:
         self.node.GetSegmentation().RemoveSegment(segmentId)
 
-    def bringBack(self, segmentId: str, name: str, color: tuple[float, float, float], terminology: str) -> None:
+    def bringBack(self, segmentId: str, name: str, color: tuple[float, float, float], terminology: str, madeWith: str) -> None:
         """A removed segment, still empty, under its old ID."""
         self.node.GetSegmentation().AddEmptySegment(segmentId, name, list(color))
         self.segment(segmentId).SetTerminology(terminology)
+        self.noteMaker(segmentId, madeWith)
+
+    def madeWith(self, segmentId: str) -> str:
+        """The networks that wrote into a segment, with semicolons between them; empty where none did."""
+        said = vtk.mutable("")
+        return str(said) if self.segment(segmentId).GetTag(MADE_WITH_TAG, said) else ""
+
+    def noteMaker(self, segmentId: str, maker: str) -> None:
+        """Notes that a network wrote into a segment; Slicer saves it with the segmentation."""
+        before = [one for one in self.madeWith(segmentId).split("; ") if one]
+        if maker and maker not in before:
+            self.segment(segmentId).SetTag(MADE_WITH_TAG, "; ".join((*before, maker)))
 
     def term(self, segmentId: str) -> str:
         """What a segment is, for people ("Kidney, Right"); empty as long as nobody said it."""
@@ -165,9 +178,7 @@ class SegmentBridge:
         """The vtkSegment. Raises OptionError when it was removed from the scene."""
         segment = self.node.GetSegmentation().GetSegment(segmentId)
         if segment is None:
-            raise OptionError(
-                "The object's segment was removed from the scene; undo that, or remove the object and draw it again."
-            )
+            raise OptionError("The object's segment was removed from the scene; undo that there, or draw it anew.")
         return segment
 
     def visible(self, segmentId: str) -> bool:
@@ -242,9 +253,7 @@ class SegmentBridge:
             return self.mask(segmentId)
         source = slicer.vtkOrientedImageData()
         if not segmentationNode.GetBinaryLabelmapRepresentation(segmentId, source):
-            raise OptionError(
-                f"{segmentationNode.GetName()} has no such segment with voxels; paint it first, or choose another."
-            )
+            raise OptionError(f"{segmentationNode.GetName()} has no such segment with voxels; paint it first, or choose another.")
         toOurs = vtk.vtkGeneralTransform()
         slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
             segmentationNode.GetParentTransformNode(), self.node.GetParentTransformNode(), toOurs

@@ -536,6 +536,7 @@ class SegmentationLogic:
                 session.bridge.mask(one),
                 tuple(session.bridge.segment(one).GetColor()),
                 session.bridge.segment(one).GetTerminology(),
+                session.bridge.madeWith(one),
             )
             for one in chosen
         ]
@@ -544,8 +545,16 @@ class SegmentationLogic:
     # ── what the door checks ──────────────────────────────────────────────────────────────────────────────────
 
     def _talk(self, session: VolumeSession) -> Conversation:
-        self._talking = Conversation(session, self.onSlice.emit, self.onChange.emit)
+        self._talking = Conversation(session, self.onSlice.emit, self.onChange.emit, self._maker)
         return self._talking
+
+    def _maker(self) -> str:
+        """What a segment is said to be made with: the network that runs, and how it computes."""
+        facts = {} if self._queue.engine is None else self._queue.engine.facts
+        if not facts:
+            return ""
+        said = (f"{facts['model']} (sha256 {facts['sha256'][:12]})", facts["precision"], *facts["approximations"])
+        return ", ".join(said)
 
     def _session(self) -> VolumeSession:
         if self._current is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from MedSAM2Lib.errors import UsageError
+
 __all__ = ["TimeSequence"]
 
 _ROLE = "MedSAM2.segmentations"  # node reference of the browser: the sequence that we made
@@ -27,6 +29,11 @@ class TimeSequence:
         return None
 
     @property
+    def isThere(self) -> bool:
+        """Whether the sequence is in the scene still."""
+        return self.browser.GetScene() is not None and self.browser.GetMasterSequenceNode() is not None
+
+    @property
     def count(self) -> int:
         """Time points."""
         return int(self.browser.GetNumberOfItems())
@@ -41,7 +48,11 @@ class TimeSequence:
         self.browser.SetSelectedItemNumber(index)
 
     def begin(self) -> None:
-        """From now on paging leaves the segmentation alone, and changes of it are not kept by themselves."""
+        """From now on paging leaves the segmentation alone, and changes of it are not kept by themselves.
+
+        Raises UsageError where the sequence was removed from the scene.
+        """
+        self._checkThere()
         if self._kept is not None:
             self.browser.RemoveSynchronizedSequenceNode(self._kept.GetID())
             self.browser.SetNodeReferenceID(_ROLE, None)
@@ -56,7 +67,8 @@ class TimeSequence:
         self.browser.SetNodeReferenceID(_ROLE, self._kept.GetID())
 
     def keep(self) -> None:
-        """Keeps a copy of the segmentation as it is for the time point that is shown."""
+        """Keeps a copy of the segmentation as it is for the time point that is shown. Raises UsageError, as `begin`."""
+        self._checkThere()
         value = self.browser.GetMasterSequenceNode().GetNthIndexValue(self.index)
         self._kept.SetDataNodeAtValue(self.segmentation, value)
 
@@ -65,3 +77,7 @@ class TimeSequence:
         self.browser.AddSynchronizedSequenceNodeID(self._kept.GetID())
         self.browser.AddProxyNode(self.segmentation, self._kept, False)
         self.browser.SetSaveChanges(self._kept, True)
+
+    def _checkThere(self) -> None:
+        if not self.isThere:
+            raise UsageError("The sequence was removed from the scene, so following through time ended; load it again.")

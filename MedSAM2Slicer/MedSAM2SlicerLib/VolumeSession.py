@@ -64,7 +64,7 @@ class Step:
     """One entry of the history.
 
     stack    place of the stack whose engine session made the step; None where the engine had no part in it
-    removed  what is needed to bring a removed segment back: ID, name, colour, terminology
+    removed  what is needed to bring a removed segment back: ID, name, colour, terminology, what it was made with
     """
 
     label: str
@@ -72,7 +72,7 @@ class Step:
     before: dict[str, TrackedObject]
     after: dict[str, TrackedObject] = field(default_factory=dict)
     patches: list[Patch] = field(default_factory=list)
-    removed: tuple[str, str, tuple[float, float, float], str] | None = None
+    removed: tuple[str, str, tuple[float, float, float], str, str] | None = None
     isOpen: bool = True
     # While the step is open: slices shown, by object and slice, as bits; and where segments were written.
     shown: dict[tuple[str, int], bytes] = field(default_factory=dict)
@@ -341,7 +341,8 @@ class VolumeSession:
     def remove(self, step: Step, segmentId: str) -> None:
         """Takes an object and its segment away; the step knows how to bring them back."""
         segment = self.bridge.segment(segmentId)
-        step.removed = segmentId, segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology()
+        name, color, terminology = segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology()
+        step.removed = segmentId, name, color, terminology, self.bridge.madeWith(segmentId)
         box = self.bridge.box(segmentId)
         if box is not None:
             was = self.bridge.maskIn(segmentId, box)
@@ -397,7 +398,8 @@ class VolumeSession:
         if len(patches) < 2:
             return patches
         merged = []
-        for segmentId in dict.fromkeys(change.segmentId for patch in patches for change in patch.changes):
+        known = dict.fromkeys(change.segmentId for patch in patches for change in patch.changes)
+        for segmentId in filter(self.bridge.has, known):  # somebody may have removed one meanwhile
             theirs = [(patch.box, change) for patch in patches for change in patch.changes if change.segmentId == segmentId]
             whole = theirs[0][0]
             for box, _ in theirs[1:]:
@@ -420,8 +422,7 @@ class VolumeSession:
         """Undoes the last step in the scene, neighbours included; in small pieces as it is iterated."""
         step = self.steps.pop()
         if step.removed is not None:
-            segmentId, name, color, terminology = step.removed
-            self.bridge.bringBack(segmentId, name, color, terminology)
+            self.bridge.bringBack(*step.removed)
         try:
             yield from self._applying(list(reversed(step.patches)), forwards=False)
         finally:
@@ -472,7 +473,7 @@ class VolumeSession:
     def _noting(self, written: Sequence[tuple[str, VoxelBox]]) -> Iterator[None]:
         """As `_noteShown`, in small pieces."""
         for segmentId in dict.fromkeys(segmentId for segmentId, _ in written):
-            if segmentId not in self.objects:
+            if segmentId not in self.objects or not self.bridge.has(segmentId):
                 continue
             reach = self._boxOf(segmentId)  # beyond it there is nothing, and was nothing
             boxes = [box for one, outer in written if one == segmentId and reach and (box := intersection(outer, reach))]

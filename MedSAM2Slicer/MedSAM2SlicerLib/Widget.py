@@ -147,6 +147,11 @@ class Widget:
         self.drawings.forget()
         self._viewNode = None
 
+    def nodeComesOrGoes(self) -> None:
+        """As long as no volume is chosen, what to do next is a matter of which there are."""
+        if self.logic.volumeNode is None:
+            self._markDirty()
+
     def renewEngine(self) -> None:
         """After the settings changed, or the module was opened."""
         self.attempt(self.engine.ensure)

@@ -15,6 +15,7 @@ from MedSAM2Lib.errors import MedSAM2Error
 from MedSAM2Lib.network.config import NETWORKS
 from MedSAM2SlicerLib.EngineModels import EngineModels
 from MedSAM2SlicerLib.InstallLogic import InstallLogic
+from MedSAM2SlicerLib.WidgetFaster import WidgetFaster, fasterBy
 from MedSAM2SlicerLib.WidgetKit import Section, aside, button, explain, formLayout, row
 
 __all__ = ["WidgetEngine"]
@@ -66,6 +67,8 @@ class WidgetEngine(Section):
         self.memory.connect("valueChanged(int)", self._onMemory)
         form.addRow(_("Device:"), self.device)
         form.addRow(_("Memory:"), self.memory)
+
+        self.faster = WidgetFaster(panel, form)
 
         self.memoryRule = qt.QComboBox()
         self.memoryRule.addItem(_("the last slices (SAM 2)"), "recent")
@@ -122,8 +125,9 @@ class WidgetEngine(Section):
         self._panel.renewEngine()
 
     def tick(self) -> None:
-        """Called from the panel's timer: shows a download's progress, and its end."""
+        """Called from the panel's timer: shows a download's progress and its end, and what became of the engine."""
         if not self._models.isRunning:
+            self._tickEngine()
             return
         outcome = self._models.takeOutcome()
         if outcome is None:
@@ -134,6 +138,14 @@ class WidgetEngine(Section):
             self._panel.warn(str(outcome[0]))
         else:
             self._panel.say(_("Downloaded: {file}").format(file=outcome[0]) if outcome[0] else _("The download was stopped."))
+
+    def _tickEngine(self) -> None:
+        why = self._engine.goBack()
+        if why is not None:
+            self._panel.refresh()
+            self._panel.warn(_("{reason} The settings before it hold again.").format(reason=why))
+        elif self.status.text != self._statusText():
+            self._panel.refresh()
 
     def _onWeights(self, path: str) -> None:
         if not path or Path(path).is_file():
@@ -181,6 +193,7 @@ class WidgetEngine(Section):
         self._refreshDownload(MODELS.get(chosen))
         self.device.currentIndex = self.device.findData(self._engine.setting("device"))
         self.memory.value = int(float(self._engine.setting("memory")))
+        self.faster.refresh()
         self.memoryRule.currentIndex = self.memoryRule.findData(self._engine.setting("memoryRule"))
         self.command.text = self._engine.setting("command")
         torchIsThere = _("PyTorch is installed already.") if InstallLogic.torchIsInstalled() else None
@@ -211,9 +224,10 @@ class WidgetEngine(Section):
             return str(problem)
         facts = self._engine.facts()
         if facts:
-            return _("running: {model} on {device}, {threads} threads").format(
+            running = _("running: {model} on {device}, {threads} threads").format(
                 model=facts.get("model", "?"), device=facts.get("device", "?"), threads=facts.get("threads", "?")
             )
+            return ", ".join((running, *fasterBy(facts)))
         return _("starting ...") if self._engine.isRunning else _("starts with the first prompt")
 
 

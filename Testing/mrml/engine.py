@@ -20,6 +20,7 @@ _STREAMING = ("propagate",)
 class InProcessEngine:
     def __init__(self, model: LoadedModel, options: SessionOptions | None = None) -> None:
         self.model, self.options = model, options
+        self.facts = {"model": model.name, "sha256": model.sha256, "precision": model.precision, "approximations": []}
         self.sessions: dict[str, Session] = {}
         self.requests: list[Request] = []  # all that were ever made, for tests that ask what was asked
         self._waiting: deque[tuple[Request, dict[str, Any]]] = deque()

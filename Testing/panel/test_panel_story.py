@@ -25,7 +25,7 @@ def test_the_story(person: Person, host: Any, screenshots: Path, tmp_path: Path,
     assert "Load a CT or MR volume" in person.reads_hint()
     volume = load_patient(host)
     voxels_before = slicer_array(volume).copy()
-    person.panel.refresh()
+    host.settle(20)
     assert "Choose the volume" in person.reads_hint()
     person.loads(volume)
     assert "Press B" in person.reads_hint()

@@ -146,6 +146,24 @@ def test_an_object_is_followed_through_all_time_points(
     assert "Traceback" not in capfd.readouterr().err  # of observers of the scene: VTK prints it and goes on
 
 
+@pytest.mark.parametrize("what", ["browser", "sequence"])
+def test_a_sequence_that_is_removed_while_objects_are_followed_ends_it(
+    person: Person, host: Any, a_sequence: Any, what: str
+) -> None:
+    volume = a_sequence.GetProxyNode(a_sequence.GetMasterSequenceNode())
+    host.show(volume)
+    person.loads(volume)
+    person.draws_box("Red", np.array([12.0, 14.0, 3.0]), np.array([30.0, 32.0, 3.0]))
+    person.panel.propagate.allTimes.checked = True
+    host.press("Space")
+    host.wait_until(lambda: a_sequence.GetSelectedItemNumber() == 1)
+    host.scene.RemoveNode(a_sequence if what == "browser" else a_sequence.GetMasterSequenceNode())
+    person.waits()
+    assert "sequence was removed" in person.panel.message.text
+    assert not person.logic.isBusy
+    assert person.logic.objects()
+
+
 def test_masks_obey_segment_editor_where_the_person_says_so(person: Person, host: Any, a_tumour: Any) -> None:
     import slicer
     from patient import box_around

@@ -40,6 +40,17 @@ def test_a_killed_engine_is_reported_and_the_next_press_goes_on(person: Person, 
     assert person.panel.engine.isRunning
 
 
+def test_what_to_do_follows_the_volumes_that_come_and_go(host: Any) -> None:
+    from patient import load_patient
+
+    person, node = Person(host), load_patient(host)
+    host.settle(20)
+    assert "Choose the volume" in person.reads_hint()
+    host.scene.RemoveNode(node)
+    host.settle(20)
+    assert "Load a CT or MR volume" in person.reads_hint()
+
+
 def test_a_volume_that_is_deleted_during_propagation_ends_it(person: Person, host: Any) -> None:
     host.press("Space")
     host.scene.RemoveNode(person.logic.volumeNode)
@@ -47,6 +58,27 @@ def test_a_volume_that_is_deleted_during_propagation_ends_it(person: Person, hos
     assert not person.logic.isPropagating
     assert person.logic.volumeNode is None
     assert "Load a CT or MR volume" in person.reads_hint()
+
+
+def test_a_segment_that_is_removed_during_propagation_does_not_end_it_for_the_others(person: Person, host: Any) -> None:
+    from patient import box_around
+
+    first = person.logic.objects()[0]
+    host.click(person.panel.objects.addButton)
+    person.draws_box("Red", *box_around("spleen", axis=0)[1:])
+    second = person.logic.currentObject
+    person.panel.propagate.limited.checked = True
+    person.panel.propagate.first.value, person.panel.propagate.last.value = 25, 44
+    host.press("Space")
+    host.wait_until(lambda: sum(mark.present for mark in person.logic.timeline(first.name)) > 2)
+    person.logic.segmentationNode.GetSegmentation().RemoveSegment(first.segmentId)
+    person.waits()
+    assert [record.name for record in person.logic.objects()] == [second]
+    assert sum(mark.present for mark in person.logic.timeline(second)) > 10
+    assert not person.panel.message.visible, person.panel.message.text
+    host.press("Ctrl+Z")
+    person.waits()
+    assert sum(mark.present for mark in person.logic.timeline(second)) == 1
 
 
 def test_a_scene_that_is_closed_during_propagation_leaves_an_empty_panel(person: Person, host: Any) -> None:

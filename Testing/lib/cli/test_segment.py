@@ -95,6 +95,11 @@ def test_a_run_can_be_repeated_from_its_report(segment: Command, a_scan: Path, t
     assert (tmp_path / "one.seg.nrrd").read_bytes() == (tmp_path / "two.seg.nrrd").read_bytes()
 
 
+def test_bfloat16_that_is_slower_here_is_told(segment: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedSAM2Lib.network.precision.bfloat16_gain", lambda: 0.5)
+    assert "more slowly than exactly; leave --precision out" in segment("--box", BOX, "--precision", "bfloat16").err
+
+
 def test_the_report_tells_what_was_done(segment: Command, an_untrained_model: Path, a_scan: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     ended = segment(

@@ -16,9 +16,10 @@ from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.errors import StateError, UsageError
 from MedSAM2Lib.inference.session import Session
 from MedSAM2Lib.memory.options import MEMORIES, Memory
+from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.prompts import Box, Box3D, MaskPrompt, Points, RecistLine
 from MedSAM2Lib.volume import Volume
-from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, opened, signed, volume_of
+from Testing.lib.inference.support import PLAIN, Mask, ellipsoid, known, loaded, opened, signed, volume_of
 
 SHAPE = (8, 20, 24)
 BOX = Box(3, 5, 6, 14, 13)
@@ -243,6 +244,18 @@ def test_a_state_of_another_volume_window_or_network_is_refused(
         if said == "model another":
             said = "belongs to the model random, but this one has another"
         assert_refused(session, state, said)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_logits_of_another_size_are_refused(
+    a_session: Session, a_model: LoadedModel, a_small_volume: Volume, factor: float
+) -> None:
+    """The approximation "crop" halves the image that the network sees; the weights are the same."""
+    config = a_model.network.config
+    other = loaded(SAM2, replace(config, image_size=int(factor * config.image_size)))
+    session = opened(other, a_small_volume, CLOSE)
+    session.add_prompt("organ", Box(2, 5, 6, 14, 7))
+    assert_refused(session, a_session.state(), "damaged")
 
 
 def test_without_a_volume_there_is_no_state(a_session: Session, a_model: LoadedModel) -> None:

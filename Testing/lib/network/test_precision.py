@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,7 @@ from MedSAM2Lib.benchmark.compare import PLAIN
 from MedSAM2Lib.benchmark.subject import object_boxes, random_network, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.inference.session import Session
-from MedSAM2Lib.network.precision import precision_of, set_precision
+from MedSAM2Lib.network.precision import bfloat16_gain, precision_of, set_precision
 from MedSAM2Lib.network.sam2 import SAM2
 from Testing.lib.network.parity.weights import SMALL, random_slices
 
@@ -38,6 +42,30 @@ def error(rough: Tensor, exact: Tensor) -> float:
 def test_a_network_tells_its_precision(exact: SAM2, fast: SAM2) -> None:
     assert (precision_of(exact), precision_of(fast)) == ("float32", "bfloat16")
     assert fast.sam_mask_decoder.conv_s0.weight.dtype == torch.float32
+
+
+_PRODUCT = """
+import torch
+from MedSAM2Lib.network.linear import linear
+from MedSAM2Lib.network.precision import bfloat16_gain
+with torch.inference_mode():
+    assert linear(torch.ones(512, 512).bfloat16(), torch.ones(512, 512).bfloat16())[0, 0] == 512
+print(bfloat16_gain())
+"""
+
+
+def test_a_processor_without_bfloat16_computes_in_it_and_tells_that_it_is_slower() -> None:
+    """As most laptops are, with AVX2 alone; processors that oneDNN does not know by that name just compute."""
+    without = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    ended = subprocess.run(
+        [sys.executable, "-c", _PRODUCT], env={**os.environ, **without}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) < 1 or platform.machine().lower() not in ("x86_64", "amd64")
+
+
+def test_the_gain_is_measured_once() -> None:
+    assert bfloat16_gain() == bfloat16_gain() > 0
 
 
 @torch.no_grad()

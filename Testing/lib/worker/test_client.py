@@ -46,6 +46,13 @@ def test_masks_are_those_of_a_session_in_this_process(an_engine: EngineClient, a
     assert an_engine.call("confidence", "ct", name="organ") == session.confidence("organ")
 
 
+def test_what_runs_is_told(a_client: Client) -> None:
+    client = a_client(precision="bfloat16", approximations=["pooled-memories"])
+    open_volume(client)
+    assert (client.facts["precision"], client.facts["approximations"]) == ("bfloat16", ["pooled-memories"])
+    assert client.facts["bfloat16_gain"] > 0
+
+
 def test_slices_come_as_they_are_ready_then_how_many_there_were(an_engine: EngineClient) -> None:
     an_engine.call("add_prompt", "ct", name="organ", prompt=BOX)
     run = an_engine.request("propagate", "ct")
