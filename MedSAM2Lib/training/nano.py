@@ -41,15 +41,16 @@ _ALONE = Processes()
 
 # Single slices until a box is understood, then clips; small images until little is left to learn on them.
 NANO_PLAN = TrainingPlan(
-    steps=5_600,
+    steps=12_000,
     slices_per_step=48,
     single_slice_steps=2_000,
-    lengths=(1, 2, 4, 6, 8),
-    small_image_steps=4_400,
+    lengths=(2, 4, 6, 10),
+    small_image_steps=8_800,
     learning_rate=2e-3,
-    prompts=PromptMix(box=0.7, click=0.15, correction=0.5, most_clicks=2, unfollowed=0.15),
+    prompts=PromptMix(box=0.7, click=0.15, correction=0.5, most_clicks=2, unfollowed=0.15, astray=0.25),
     seed=1,
 )
+_FAR = 0.35  # of its clips leave out slices after the prompted one: what ten slices show is near the prompt
 
 
 def train_nano(
@@ -70,7 +71,7 @@ def train_nano(
     torch.manual_seed(plan.seed)
     network = initialise(build_network(network_config("nano"))).to(device)
     side = network.config.image_size
-    source = ClipSource(data, held_out=held_out, seed=plan.seed)
+    source = ClipSource(data, held_out=held_out, far=_FAR, seed=plan.seed)
     source.preload()  # once, before the workers fork
     validate = None
     if held_out and processes.is_first:
