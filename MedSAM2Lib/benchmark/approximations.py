@@ -91,8 +91,9 @@ def measure_approximations(
 
 def _variants(model: LoadedModel) -> dict[str, LoadedModel]:
     """By what a command line says to get it."""
-    variants = {EXACT: model, "--precision bfloat16": _in_bfloat16(model), "pooled-memories": _approximate(model, "pooled-memories")}
-    variants["pooled-memories, --precision bfloat16"] = _in_bfloat16(variants["pooled-memories"])
+    pooled = _approximate(model, "pooled-memories")
+    variants = {EXACT: model, "--precision bfloat16": _in_bfloat16(model), "pooled-memories": pooled}
+    variants["pooled-memories, --precision bfloat16"] = _in_bfloat16(pooled)
     if isinstance(model.network.config.trunk, TrunkConfig):
         variants["crop"] = _approximate(model, "crop")
         variants["crop, --precision bfloat16"] = _in_bfloat16(variants["crop"])
