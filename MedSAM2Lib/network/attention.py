@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAM2Lib.network.layers import attend, attend_in_chunks
-from MedSAM2Lib.network.linear import Linear, uses_onednn
+from MedSAM2Lib.network.layers import MANY_TOKENS, attend, attend_in_chunks
+from MedSAM2Lib.network.linear import Linear, linear, uses_onednn
 from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
 
 __all__ = ["Attention", "RotaryAttention"]
@@ -34,9 +34,27 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, Nq, C), (B, Nk, Ck), (B, Nk, Ck) to (B, Nq, C)."""
+        many_to_few = query.shape[1] >= MANY_TOKENS and self.heads * key.shape[1] < self.q_proj.out_features
+        if many_to_few and uses_onednn(query):
+            return torch.stack([self._attend_to_few(*row) for row in zip(query, key, value, strict=True)])
         attended = attend(self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value)))
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
+
+    def _attend_to_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same of one batch element, (Nq, C), (Nk, Ck), (Nk, Ck) to (Nq, C), in two products with the queries.
+
+        A score is (W query + b) . k = query . (W' k) + b . k, and the result a sum of projected values: where keys are few, it
+        is less work to project them all the way than to project every query there and every result back.
+        """
+        by_head = (self.heads, -1)
+        k, v = (self._split(tokens[None])[0].transpose(0, 1)[:, :, None] for tokens in (self.k_proj(key), self.v_proj(value)))
+        k = k * k.shape[-1] ** -0.5  # (Nk, heads, 1, C / heads)
+        asked = (k @ self.q_proj.weight.unflatten(0, by_head)).flatten(0, 2)  # (Nk * heads, C)
+        offset = (k @ self.q_proj.bias.unflatten(0, (*by_head, 1))).flatten()
+        answers = (v @ self.out_proj.weight.T.unflatten(0, by_head)).flatten(0, 2)  # (Nk * heads, C)
+        weights = linear(query, asked, offset).unflatten(-1, (-1, self.heads)).softmax(-2).flatten(1)
+        return linear(weights, answers.T, self.out_proj.bias)
 
 
 class RotaryAttention(Attention):
