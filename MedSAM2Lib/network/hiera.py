@@ -131,7 +131,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded: Tensor = self.proj(x)
+        embedded: Tensor = self.proj(x.contiguous(memory_format=torch.channels_last))  # so that the result is, too
         return embedded.permute(0, 2, 3, 1).contiguous()  # once here, or every block works on strided memory
 
 
