@@ -18,7 +18,10 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/benchmark/clock.py
   MedSAM2Lib/benchmark/compare.py
   MedSAM2Lib/benchmark/corrections.py
+  MedSAM2Lib/benchmark/hugging_face.py
   MedSAM2Lib/benchmark/memory.py
+  MedSAM2Lib/benchmark/meta.py
+  MedSAM2Lib/benchmark/plan.py
   MedSAM2Lib/benchmark/reference.py
   MedSAM2Lib/benchmark/report.py
   MedSAM2Lib/benchmark/roofline.py

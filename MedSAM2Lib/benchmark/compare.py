@@ -1,4 +1,4 @@
-"""How long each step of segmenting a volume takes, ours, exact and fastest, and Meta's in turns.
+"""How long each step of segmenting a volume takes, ours, exact and fastest, and the references' in turns.
 
 All do a step, one after the other, before any does the next, and a ratio is the median over such turns: what else the
 machine does then falls on all alike. Same weights, same slices, same prompts, same threads; float32, but bfloat16 where it
@@ -8,72 +8,50 @@ is to be fastest.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from MedSAM2Lib import metrics
+from MedSAM2Lib.benchmark.plan import CORRECTED, Masks, Plan, Steps, click, seconds_of
+from MedSAM2Lib.benchmark.reference import NewReference, Reference
 from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
-from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.frames import View, normalise, slice_to_frame
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.intensity import apply_window
 from MedSAM2Lib.network.precision import set_precision
-from MedSAM2Lib.prompts import Box, Points
+from MedSAM2Lib.prompts import Points
+from MedSAM2Lib.volume import Volume
 
-__all__ = [
-    "PLAIN", "Comparison", "Plan", "Reference", "Timing", "compare", "quiet_reference", "reference_is_installed", "seconds_of",
-]  # fmt: skip
+__all__ = ["PLAIN", "Beside", "Comparison", "Timing", "compare", "network_frames"]
 
-# Whole slices and masks as the network gives them, as the reference does it.
+# Whole slices and masks as the network gives them, as the references do it.
 PLAIN = SessionOptions(zoom=None, stop_after=0, fill_hole_cells=0, keep_largest=False)
-
-_Steps = Iterator[object]
-_Masks = dict[int, npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much is measured. The defaults take two to three minutes on two cores."""
+class Beside:
+    """A reference on one step, in float32: seconds, and how many times as long as ours, exact and at its fastest, it takes,
+    the medians over turns."""
 
-    slices: int = 12
-    encoder_repeats: int = 5
-    first_mask_repeats: int = 3
-    prompt_repeats: int = 9
-    objects: int = 5
-    most_object_slices: int = 6  # tracked with all objects, the prompted one not counted
-
-    def __post_init__(self) -> None:
-        if self.slices < 3:
-            raise OptionError(f"A benchmark needs at least 3 slices, but {self.slices} came.")
-
-    @property
-    def object_slices(self) -> int:
-        return min(self.most_object_slices, self.slices - 1)
+    seconds: float
+    ratio: float
+    fastest_ratio: float
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One step, seconds: ours exactly, in float32; at its fastest, in bfloat16; the reference's, in float32. A ratio is how
-    many times as long the reference takes, the median over turns."""
+    """One step, seconds: ours exactly, in float32; at its fastest, in bfloat16; and the references, by name."""
 
     name: str
     ours: float
     fastest: float
-    reference: float | None
-    ratio: float | None
-    fastest_ratio: float | None
+    beside: dict[str, Beside]
     repeats: int
 
 
@@ -85,7 +63,7 @@ class Comparison:
     objects: int
     object_slices: int  # with the prompted one
     object_encoder_runs: int  # of all objects in one session; as many as those slices
-    lowest_dice: float | None  # over the slices of the first pass, between our masks and the reference's
+    lowest_dice: dict[str, float]  # by reference, over the slices of the first pass, between our masks and its own
     fastest_dice: float  # likewise, between our masks in bfloat16 and in float32
 
     @property
@@ -93,39 +71,33 @@ class Comparison:
         return (self.encoder_runs, self.object_encoder_runs) == (self.slices, self.object_slices)
 
 
-def reference_is_installed() -> bool:
-    return importlib.util.find_spec("sam2") is not None
-
-
 @torch.inference_mode()
-def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Callable[[str], None] = lambda _: None) -> Comparison:
+def compare(
+    model: LoadedModel, plan: Plan, references: Mapping[str, NewReference], note: Callable[[str], None] = lambda _: None
+) -> Comparison:
     """Runs everything. `note` is told what begins."""
-    size = model.network.config.image_size
-    volume = random_volume(size, plan.slices)
-    ours = _Ours(model, plan)
-    ours.open(volume)
-    fast = _Ours(_in_bfloat16(model), plan)
-    fast.open(volume)
-    theirs = Reference(model, ours.frames(), plan) if with_reference else None
+    volume = random_volume(model.network.config.image_size, plan.slices)
+    ours = _Ours(model, plan, volume)
+    fast = _Ours(_in_bfloat16(model), plan, volume)
+    frames = network_frames(ours.session, volume)
+    theirs = {name: new(model.network, frames, plan) for name, new in references.items()}
+    every: list[_Ours | Reference] = [ours, fast, *theirs.values()]
     timings: list[Timing] = []
 
-    def measure(name: str, own: Callable[[_Ours], _Steps], other: Callable[[Reference], _Steps]) -> None:
+    def measure(name: str, step: Callable[[_Ours | Reference], Steps]) -> None:
         note(name)
-        runs = [own(ours), own(fast)] + ([] if theirs is None else [other(theirs)])
-        timings.append(_timing(name, list(_in_turns(runs, model.network.device))))
+        turns = list(_in_turns([step(each) for each in every], model.network.device))
+        timings.append(_timing(name, turns, list(theirs)))
 
-    with quiet_reference() if with_reference else nullcontext():
-        measure("encoder, per slice", lambda own: own.encode(), lambda meta: meta.encode())
-        measure("first mask of an open volume", lambda own: own.first_mask(volume), lambda meta: meta.first_mask())
-        measure("first pass, per slice", lambda own: own.first_pass(), lambda meta: meta.first_pass())
-        measure("a prompt on a slice seen before", lambda own: own.prompt_again(), lambda meta: meta.prompt_again())
-        for each in (ours, fast, theirs):
-            if each is not None:
-                each.correct()
-        measure("second pass after a correction, per slice", lambda own: own.second_pass(), lambda meta: meta.second_pass())
-        runs = ours.session.embeddings.encoded
-        measure(f"{plan.objects} objects, per slice", lambda own: own.objects(volume), lambda meta: meta.objects())
-    agreement = None if theirs is None else _lowest_dice(ours.masks, theirs.masks)
+    measure("encoder, per slice", lambda each: each.encode())
+    measure("first mask of an open volume", lambda each: each.first_mask())
+    measure("first pass, per slice", lambda each: each.first_pass())
+    measure("a prompt on a slice seen before", lambda each: each.prompt_again())
+    for each in every:
+        each.correct()
+    measure("second pass after a correction, per slice", lambda each: each.second_pass())
+    runs = ours.session.embeddings.encoded
+    measure(f"{plan.objects} objects, per slice", lambda each: each.objects())
     return Comparison(
         timings=tuple(timings),
         slices=plan.slices,
@@ -133,16 +105,23 @@ def compare(model: LoadedModel, plan: Plan, *, with_reference: bool, note: Calla
         objects=plan.objects,
         object_slices=plan.object_slices + 1,
         object_encoder_runs=ours.session.embeddings.encoded,
-        lowest_dice=agreement,
+        lowest_dice={name: _lowest_dice(ours.masks, reference.masks) for name, reference in theirs.items()},
         fastest_dice=_lowest_dice(fast.masks, ours.masks),
     )
+
+
+def network_frames(session: Session, volume: Volume) -> Tensor:
+    """(T, 3, S, S): the slices of a session's volume as the network sees them."""
+    view, network = View.whole(*session.slice_shape), session.model.network
+    shown = [slice_to_frame(apply_window(plane, session.window), view, network.config.image_size) for plane in volume.array]
+    return normalise(torch.stack(shown).to(network.device))
 
 
 def _in_bfloat16(model: LoadedModel) -> LoadedModel:
     return replace(model, network=set_precision(copy.deepcopy(model.network), "bfloat16"))
 
 
-def _in_turns(runs: Sequence[_Steps], device: torch.device) -> Iterator[list[float]]:
+def _in_turns(runs: Sequence[Steps], device: torch.device) -> Iterator[list[float]]:
     """Seconds of each step of every run, which must all be as long; who goes first changes from step to step."""
     for turn in itertools.count():
         order = list(range(len(runs)))[:: -1 if turn % 2 else 1]
@@ -154,163 +133,69 @@ def _in_turns(runs: Sequence[_Steps], device: torch.device) -> Iterator[list[flo
         yield seconds
 
 
-def _timing(name: str, turns: Sequence[Sequence[float]]) -> Timing:
-    ours, fastest, *others = (median(each) for each in zip(*turns, strict=True))
-    if not others:
-        return Timing(name, ours, fastest, None, None, None, len(turns))
-    ratio, fastest_ratio = (median(turn[2] / turn[which] for turn in turns) for which in (0, 1))
-    return Timing(name, ours, fastest, others[0], ratio, fastest_ratio, len(turns))
+def _timing(name: str, turns: Sequence[Sequence[float]], references: Sequence[str]) -> Timing:
+    ours, fastest, *others = zip(*turns, strict=True)
+    beside = {
+        reference: Beside(median(times), _ratio(times, ours), _ratio(times, fastest))
+        for reference, times in zip(references, others, strict=True)
+    }
+    return Timing(name, median(ours), median(fastest), beside, len(turns))
 
 
-def seconds_of(steps: _Steps, device: torch.device) -> float | None:
-    """Seconds of the next step; None at the end."""
-    begun = time.perf_counter()
-    try:
-        next(steps)
-    except StopIteration:
-        return None
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begun
+def _ratio(other: Sequence[float], own: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(other, own, strict=True))
 
 
-def _lowest_dice(ours: _Masks, theirs: _Masks) -> float:
+def _lowest_dice(ours: Masks, theirs: Masks) -> float:
     return min(metrics.dice(ours[index][None], theirs[index][None]) for index in ours)
-
-
-def quiet_reference() -> Any:
-    from MedSAM2Lib.benchmark.reference import quiet_meta
-
-    return quiet_meta()
-
-
-_CORRECTED = 1  # the slice that is corrected: beside the prompted one, so that both go through the others in one order
-
-
-def _click(size: int) -> tuple[float, float]:
-    """A correction anywhere: what it says does not change how long it takes."""
-    return size * 0.55, size * 0.5
 
 
 class _Ours:
     """Our session on the plan's steps."""
 
-    def __init__(self, model: LoadedModel, plan: Plan) -> None:
-        self._model, self._plan = model, plan
+    def __init__(self, model: LoadedModel, plan: Plan, volume: Volume) -> None:
+        self._model, self._plan, self._volume = model, plan, volume
         self._size = model.network.config.image_size
         self._box = object_boxes(self._size, 1)[0]
-        self.masks: _Masks = {}
+        self.masks: Masks = {}
+        self._open()
 
-    def open(self, volume: Any) -> None:
+    def _open(self) -> None:
         self.session = Session(self._model, PLAIN)
-        self.session.set_volume(volume)
-        self._volume = volume
+        self.session.set_volume(self._volume)
 
-    def frames(self) -> Tensor:
-        """(T, 3, S, S): the slices as the network sees them."""
-        view = View.whole(*self.session.slice_shape)
-        shown = [slice_to_frame(apply_window(plane, self.session.window), view, self._size) for plane in self._volume.array]
-        return normalise(torch.stack(shown).to(self._model.network.device))
-
-    def encode(self) -> _Steps:
-        frame = self.frames()[:1]
+    def encode(self) -> Steps:
+        frame = network_frames(self.session, self._volume)[:1]
         for _ in range(self._plan.encoder_repeats):
             yield self._model.network.encode_image(frame)
 
-    def first_mask(self, volume: Any) -> _Steps:
-        """Opening is not timed, here and there."""
+    def first_mask(self) -> Steps:
+        """Opening is not timed: it takes no time that grows with the network."""
         sessions = []
         for _ in range(self._plan.first_mask_repeats):
-            self.open(volume)
+            self._open()
             sessions.append(self.session)
         return (session.add_prompt("object", self._box) for session in sessions)
 
-    def first_pass(self) -> _Steps:
+    def first_pass(self) -> Steps:
         for result in self.session.propagate():
             self.masks[result.slice_index] = result.mask
             yield result
 
-    def prompt_again(self) -> _Steps:
+    def prompt_again(self) -> Steps:
         for number in range(self._plan.prompt_repeats):
             yield self.session.add_prompt(f"another {number}", self._box)
 
     def correct(self) -> None:
-        x, y = _click(self._size)
-        self.session.add_prompt("object", Points(_CORRECTED, (x,), (y,), (True,)))
+        x, y = click(self._size)
+        self.session.add_prompt("object", Points(CORRECTED, (x,), (y,), (True,)))
 
-    def second_pass(self) -> _Steps:
+    def second_pass(self) -> Steps:
         yield from self.session.propagate(["object"], redo=True)
 
-    def objects(self, volume: Any) -> _Steps:
-        self.open(volume)
-        names = [self.session.add_prompt(str(number), box).object for number, box in self._boxes()]
+    def objects(self) -> Steps:
+        self._open()
+        boxes = object_boxes(self._size, self._plan.objects)
+        names = [self.session.add_prompt(str(number), box).object for number, box in enumerate(boxes)]
         results = self.session.propagate(last=self._plan.object_slices)
-        for _ in range(self._plan.object_slices):
-            yield [next(results) for _ in names]
-
-    def _boxes(self) -> Iterator[tuple[int, Box]]:
-        yield from enumerate(object_boxes(self._size, self._plan.objects))
-
-
-class Reference:
-    """Meta's predictor on the same steps."""
-
-    def __init__(self, model: LoadedModel, frames: Tensor, plan: Plan) -> None:
-        from MedSAM2Lib.benchmark.reference import meta_predictor, meta_state
-
-        self._predictor, self._new_state = meta_predictor(model.network), meta_state
-        self._frames, self._plan = frames, plan
-        self._size = model.network.config.image_size
-        self._box = object_boxes(self._size, 1)[0]
-        self.masks: _Masks = {}
-
-    def encode(self) -> _Steps:
-        for _ in range(self._plan.encoder_repeats):
-            yield self._predictor.forward_image(self._frames[:1])
-
-    def first_mask(self) -> _Steps:
-        states = [self._open() for _ in range(self._plan.first_mask_repeats)]
-        self._state = states[-1]
-        return (self._prompt(state, 0, self._box) for state in states)
-
-    def first_pass(self) -> _Steps:
-        for index, _, logits in self._propagate(self._state, self._plan.slices - 1):
-            self.masks[index] = (logits[0, 0] > 0).cpu().numpy()
-            yield index
-
-    def prompt_again(self) -> _Steps:
-        state = self._open()
-        for number in range(self._plan.prompt_repeats):
-            yield self._prompt(state, number, self._box)
-
-    def correct(self) -> None:
-        points, labels = np.array([_click(self._size)], dtype=np.float32), np.array([1], dtype=np.int32)
-        self._predictor.add_new_points_or_box(self._state, _CORRECTED, 0, points=points, labels=labels)
-
-    def second_pass(self) -> _Steps:
-        frames = self._propagate(self._state, self._plan.slices - 1)
-        for _ in range(_CORRECTED):
-            next(frames)  # its answer stands
-        yield from frames
-
-    def objects(self) -> _Steps:
-        """One run each, as the official scripts do it."""
-        runs = []
-        for box in object_boxes(self._size, self._plan.objects):
-            state = self._open()
-            self._prompt(state, 0, box)
-            runs.append(self._propagate(state, self._plan.object_slices))
-        for _ in range(self._plan.object_slices):
-            yield [next(run) for run in runs]
-
-    def _open(self) -> Any:
-        return self._new_state(self._predictor, self._frames, self._size, self._size)
-
-    def _prompt(self, state: Any, number: int, box: Box) -> object:
-        return self._predictor.add_new_points_or_box(state, 0, number, box=np.array([box.x0, box.y0, box.x1, box.y1]))
-
-    def _propagate(self, state: Any, steps: int) -> Iterator[tuple[int, Sequence[int], Tensor]]:
-        """Tracked slices only: the first frame, whose answer stands, comes with the first step."""
-        frames = self._predictor.propagate_in_video(state, 0, steps)
-        next(frames)
-        yield from frames
+        return ([next(results) for _ in names] for _ in range(self._plan.object_slices))

@@ -8,7 +8,8 @@ from statistics import median
 import torch
 
 from MedSAM2Lib.benchmark.clock import seconds
-from MedSAM2Lib.benchmark.compare import PLAIN, Plan
+from MedSAM2Lib.benchmark.compare import PLAIN
+from MedSAM2Lib.benchmark.plan import Plan
 from MedSAM2Lib.benchmark.subject import object_boxes, random_volume
 from MedSAM2Lib.checkpoints.loading import LoadedModel
 from MedSAM2Lib.inference.session import Session

@@ -1,14 +1,15 @@
-"""`medsam2 benchmark`: speed and memory on this machine, as ratios to Meta's implementation."""
+"""`medsam2 benchmark`: speed and memory on this machine, as ratios to other implementations."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedSAM2Lib.cli.engine import DEVICES, THREADS_HELP
-from MedSAM2Lib.network.config import NETWORKS, TrunkConfig
+from MedSAM2Lib.network.config import NETWORKS
 
 if TYPE_CHECKING:
     from MedSAM2Lib.benchmark.compare import Comparison, Timing
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
     from MedSAM2Lib.checkpoints.loading import LoadedModel
 
 NAME = "benchmark"
-HELP = "measure speed and memory, as ratios to Meta's implementation where it is installed"
+HELP = "measure speed and memory, as ratios to Meta's and transformers' implementations where they are installed"
 
 _MORE = """
 All do every step in turns, on the same weights, slices, prompts and threads: this library in float32, which is exact, and in
-bfloat16, its fastest; the reference in float32. A ratio is the median over such turns, and above 1 where this library is
-faster. The reference is Meta's package, which only this command and the tests use:
+bfloat16, its fastest; the references in float32. A ratio is the median over such turns, and above 1 where this library is
+faster. Of several objects Meta's model takes one run each, as official scripts do it; transformers' takes all in one.
+References are what of these is installed, which only this command and the tests use:
+  pip install transformers==5.23.0
   pip install setuptools wheel hydra-core iopath tqdm
   SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0
 
 examples:
-  medsam2 benchmark                            two to three minutes on two processor cores
+  medsam2 benchmark                            some four minutes on two processor cores
   medsam2 benchmark --memory --threads 2       also the peak memory of a 512 x 512 x 300 volume: some ten minutes more
   medsam2 benchmark --model nano --ct --locks --no-comparison
   medsam2 benchmark --roofline --no-comparison
@@ -71,9 +74,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from MedSAM2Lib.atomic import check_output
-    from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
+    from MedSAM2Lib.benchmark.compare import compare
     from MedSAM2Lib.benchmark.corrections import measure_corrections
     from MedSAM2Lib.benchmark.memory import measure_peak_memory
+    from MedSAM2Lib.benchmark.plan import Plan
+    from MedSAM2Lib.benchmark.reference import Reference, installed_references
     from MedSAM2Lib.benchmark.report import network_name, prepare, write_report
     from MedSAM2Lib.cli.benchmark_approximations import measure_approximations
     from MedSAM2Lib.cli.benchmark_parts import measure_parts
@@ -84,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.json, "A benchmark", ".json")
     plan = Plan(slices=args.slices)
     model = prepare(args.model, args.network, args.size, args.device, args.threads, random_weights=args.random_weights)
-    with_reference = reference_is_installed() and not args.no_reference and isinstance(model.network.config.trunk, TrunkConfig)
+    references = installed_references() if not args.no_reference and Reference.can_run(model.network) else {}
     if args.approximations:
-        rows = measure_approximations(model, plan.slices, with_reference)
+        rows = measure_approximations(model, plan.slices, references)
         if args.json is not None:
             write_report(args.json, model, {"approximations": rows})
             print(f"wrote {args.json}")
@@ -95,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
     figures: dict[str, Any] = {}
     status = 0
     if not args.no_comparison:
-        comparison = compare(model, plan, with_reference=with_reference, note=lambda step: tell(f"measuring: {step}"))
+        comparison = compare(model, plan, references, lambda step: tell(f"measuring: {step}"))
         _print_comparison(model, comparison, torch.get_num_threads())
-        if not with_reference:
-            print(_why_no_reference(model, asked_for=not args.no_reference))
+        for line in _left_out(model, references, asked_for=not args.no_reference):
+            print(line)
         tell("measuring: a correction, and what can be undone")
         corrections = measure_corrections(model, plan)
         _print_corrections(corrections)
@@ -123,38 +128,46 @@ def _print_comparison(model: LoadedModel, comparison: Comparison, threads: int) 
     size = model.network.config.image_size
     where = f"{model.network.device}, {threads} {'thread' if threads == 1 else 'threads'}"
     print(f"{model.name} at {size} pixels, {comparison.slices} slices, {where}\n")
-    print(f"{'':44}{'reference':>10}{'float32':>12}{'ratio':>8}{'bfloat16':>12}{'ratio':>8}")
+    titles = "".join(f"{name:>17}{'float32':>9}{'bfloat16':>10}" for name in comparison.lowest_dice)
+    print(f"{'':44}{'float32':>12}{'bfloat16':>12}{titles}")
     for timing in comparison.timings:
         print(_line(timing))
-    print(f"\n{'in units of one encoded slice':44}{'':10}{'float32':>12}{'':8}{'bfloat16':>12}")
+    print(f"\n{'in units of one encoded slice':44}{'float32':>12}{'bfloat16':>12}")
     encode, first_mask, _, again, *_ = comparison.timings
     for timing in (first_mask, again):
         exact, fastest = timing.ours / encode.ours, timing.fastest / encode.fastest
-        print(f"{timing.name:44}{'':10}{exact:>12.3f}{'':8}{fastest:>12.3f}")
+        print(f"{timing.name:44}{exact:>12.3f}{fastest:>12.3f}")
     once = "each slice once" if comparison.each_slice_encoded_once else "NOT each slice once"
     print(f"\nencoder runs, {once}:")
     print(f"  {comparison.encoder_runs} for {comparison.slices} slices (a prompt, a pass, a correction, a second pass)")
     print(f"  {comparison.object_encoder_runs} for {comparison.object_slices} slices ({comparison.objects} objects)")
-    if comparison.lowest_dice is not None:
-        print(f"masks agree with the reference: Dice {comparison.lowest_dice:.5f} on the slice where they differ most")
+    for name, dice in comparison.lowest_dice.items():
+        print(f"masks agree with {name}: Dice {dice:.5f} on the slice where they differ most")
     print(f"masks in bfloat16 agree with those in float32: Dice {comparison.fastest_dice:.4f} likewise")
 
 
 def _line(timing: Timing) -> str:
-    exact, fastest = f"{timing.ours * 1000:.0f} ms", f"{timing.fastest * 1000:.0f} ms"
-    reference, ratio, fastest_ratio = "-", "-", "-"
-    if timing.reference is not None:
-        reference = f"{timing.reference * 1000:.0f} ms"
-        ratio, fastest_ratio = f"{timing.ratio:.2f}", f"{timing.fastest_ratio:.2f}"
-    return f"{timing.name:44}{reference:>10}{exact:>12}{ratio:>8}{fastest:>12}{fastest_ratio:>8}"
+    """References: how long they take, and how many times as long as ours in float32 and in bfloat16."""
+    beside = "".join(f"{_ms(one.seconds):>17}{one.ratio:>7.2f} x{one.fastest_ratio:>8.2f} x" for one in timing.beside.values())
+    return f"{timing.name:44}{_ms(timing.ours):>12}{_ms(timing.fastest):>12}{beside}"
 
 
-def _why_no_reference(model: LoadedModel, asked_for: bool) -> str:
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _left_out(model: LoadedModel, references: Collection[str], asked_for: bool) -> Iterator[str]:
+    """Why references are missing from the table."""
+    from MedSAM2Lib.benchmark.reference import REFERENCES, Reference
+
     if not asked_for:
-        return "\nno reference was asked for"
-    if not isinstance(model.network.config.trunk, TrunkConfig):
-        return f"\nMeta's implementation cannot run {model.name}, whose image encoder is another; take --model medsam2"
-    return "\nratios need Meta's package; medsam2 benchmark --help says how to install it"
+        yield "no reference was asked for"
+    elif not Reference.can_run(model.network):
+        yield f"no reference can run {model.name}, whose image encoder is another; take --model medsam2"
+    else:
+        for name in REFERENCES:
+            if name not in references:
+                yield f"ratios to {name} need its package; medsam2 benchmark --help says how to install it"
 
 
 def _print_corrections(corrections: Corrections) -> None:

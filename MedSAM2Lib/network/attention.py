@@ -6,9 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from MedSAM2Lib.network.layers import attend, attend_in_chunks
-from MedSAM2Lib.network.linear import Linear, uses_onednn
+from MedSAM2Lib.network.layers import MANY_TOKENS, attend, attend_in_chunks
+from MedSAM2Lib.network.linear import Linear, linear, uses_onednn
 from MedSAM2Lib.network.positions import axial_phases, rotate_pairs
 
 __all__ = ["Attention", "RotaryAttention"]
@@ -33,9 +34,27 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, Nq, C), (B, Nk, Ck), (B, Nk, Ck) to (B, Nq, C)."""
+        many_to_few = query.shape[1] >= MANY_TOKENS and self.heads * key.shape[1] < self.q_proj.out_features
+        if many_to_few and uses_onednn(query):
+            return torch.stack([self._attend_to_few(*row) for row in zip(query, key, value, strict=True)])
         attended = attend(self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value)))
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
+
+    def _attend_to_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same of one batch element, (Nq, C), (Nk, Ck), (Nk, Ck) to (Nq, C), in two products with the queries.
+
+        A score is (W query + b) . k = query . (W' k) + b . k, and the result a sum of projected values: where keys are few, it
+        is less work to project them all the way than to project every query there and every result back.
+        """
+        by_head = (self.heads, -1)
+        k, v = (self._split(tokens[None])[0].transpose(0, 1)[:, :, None] for tokens in (self.k_proj(key), self.v_proj(value)))
+        k = k * k.shape[-1] ** -0.5  # (Nk, heads, 1, C / heads)
+        asked = (k @ self.q_proj.weight.unflatten(0, by_head)).flatten(0, 2)  # (Nk * heads, C)
+        offset = (k @ self.q_proj.bias.unflatten(0, (*by_head, 1))).flatten()
+        answers = (v @ self.out_proj.weight.T.unflatten(0, by_head)).flatten(0, 2)  # (Nk * heads, C)
+        weights = linear(query, asked, offset).unflatten(-1, (-1, self.heads)).softmax(-2).flatten(1)
+        return linear(weights, answers.T, self.out_proj.bias)
 
 
 class RotaryAttention(Attention):
@@ -51,24 +70,31 @@ class RotaryAttention(Attention):
     def __init__(self, dim: int, key_value_dim: int | None = None, *, pooled: bool = False) -> None:
         super().__init__(dim, heads=1, key_value_dim=key_value_dim)
         self.pooled = pooled
-        self._phase_cache: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._phase_cache: dict[tuple[int, torch.device], Tensor] = {}
 
-    def _phases(self, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _phases(self, tokens: int, device: torch.device) -> Tensor:
         if (tokens, device) not in self._phase_cache:
-            self._phase_cache[tokens, device] = axial_phases(self.q_proj.out_features, round(tokens**0.5), device)
+            with torch.inference_mode(False):  # training may come after
+                self._phase_cache[tokens, device] = axial_phases(self.q_proj.out_features, round(tokens**0.5), device)
         return self._phase_cache[tokens, device]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, unrotated_keys: int = 0) -> Tensor:
         """(B, N, C), (B, M * N + unrotated_keys, Ck) twice, to (B, N, C); N is the number of tokens of a grid."""
-        cosine, sine = self._phases(query.shape[1], query.device)
-        q, k = rotate_pairs(self.q_proj(query), cosine, sine).to(value.dtype), self.k_proj(key)
+        tokens, dtype = query.shape[1], value.dtype
+        phases = self._phases(tokens, query.device)
+        q, k = rotate_pairs(self.q_proj(query), phases).to(dtype), self.k_proj(key)
         in_grid = k.shape[1] - unrotated_keys
-        grids = k[:, :in_grid].split(query.shape[1], dim=1)  # one by one, so that what lies between fits a core's cache
-        turned = [rotate_pairs(grid, cosine, sine).to(value.dtype) for grid in grids]
-        k = torch.cat((*turned, k[:, in_grid:].to(value.dtype)), dim=1)
+        pools = self.pooled and in_grid > tokens
+
+        def turned(grid: Tensor) -> Tensor:
+            grid = rotate_pairs(grid, phases).to(dtype)
+            return _pooled(grid) if pools else grid
+
+        grids = k[:, :in_grid].split(tokens, dim=1)  # one by one, so that what lies between fits a core's cache
+        k = torch.cat((*map(turned, grids), k[:, in_grid:].to(dtype)), dim=1)
         counts = None  # logarithms of how many keys each one stands for
-        if self.pooled and in_grid > query.shape[1]:
-            k, value = _pooled(k, in_grid, query.shape[1]), _pooled(value, in_grid, query.shape[1])
+        if pools:
+            value = torch.cat((*map(_pooled, value[:, :in_grid].split(tokens, dim=1)), value[:, in_grid:]), dim=1)
             counts = k.new_zeros(k.shape[1])
             counts[: in_grid // _POOLED] = math.log(_POOLED)
         if value.shape[-1] < q.shape[-1] and uses_onednn(q):
@@ -87,8 +113,8 @@ class RotaryAttention(Attention):
 _POOLED = 4  # tokens that become one
 
 
-def _pooled(tokens: Tensor, in_grid: int, grid: int) -> Tensor:
-    """(B, M * N + P, C) to (B, M * N / 4 + P, C): grids of N tokens, 2 x 2 of which become their mean; the last P stay."""
-    half = round(grid**0.5) // 2
-    squares = tokens[:, :in_grid].unflatten(1, (-1, 2, half, 2))  # (B, M * rows / 2, 2, columns / 2, 2, C)
-    return torch.cat((squares.mean((2, 4)).flatten(1, 2), tokens[:, in_grid:]), dim=1)
+def _pooled(grid: Tensor) -> Tensor:
+    """(B, N, C) to (B, N / 4, C): 2 x 2 tokens of a square grid become their mean."""
+    side = round(grid.shape[1] ** 0.5)
+    channels_first = grid.contiguous().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # in memory still last
+    return F.avg_pool2d(channels_first, 2).permute(0, 2, 3, 1).flatten(1, 2)  # a mean in strides takes fifty times as long

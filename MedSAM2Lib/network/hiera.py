@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAM2Lib.network.config import TrunkConfig
-from MedSAM2Lib.network.layers import MLP, attend, from_windows, in_parts, to_windows
+from MedSAM2Lib.network.layers import MLP, OfWeights, attend, from_windows, in_parts, to_windows
 from MedSAM2Lib.network.linear import Linear
 
 __all__ = ["Hiera", "MultiScaleBlock"]
@@ -131,7 +131,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded: Tensor = self.proj(x)
+        embedded: Tensor = self.proj(x.contiguous(memory_format=torch.channels_last))  # so that the result is, too
         return embedded.permute(0, 2, 3, 1).contiguous()  # once here, or every block works on strided memory
 
 
@@ -143,7 +143,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(config.embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.embed_dim, *config.background_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, config.embed_dim, config.windows[0], config.windows[0]))
-        self._position_cache: dict[tuple[int, ...], Tensor] = {}
+        self._positions = OfWeights()
 
         self.blocks = nn.ModuleList()
         self.stage_ends: list[int] = []
@@ -174,14 +174,7 @@ class Hiera(nn.Module):
 
     def _position_embedding(self, height: int, width: int) -> Tensor:
         """(1, H, W, C): a background resized to the grid plus a window pattern repeated over it."""
-        if torch.is_grad_enabled() or self.pos_embed.is_inference():  # nothing to keep, or no version to tell changes by
-            return self._compute_position_embedding(height, width)
-        # Weights change under a cache: loaded, trained on, averaged, moved. Their storage and version then differ.
-        weights = (self.pos_embed, self.pos_embed_window)
-        key = (height, width, *(weight.data_ptr() for weight in weights), *(weight._version for weight in weights))
-        if key not in self._position_cache:
-            self._position_cache = {key: self._compute_position_embedding(height, width)}
-        return self._position_cache[key]
+        return self._positions(self._compute_position_embedding, (self.pos_embed, self.pos_embed_window), height, width)
 
     def _compute_position_embedding(self, height: int, width: int) -> Tensor:
         background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic", align_corners=False)

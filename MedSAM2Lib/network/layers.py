@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.linear import Activation, Linear, linear, uses_onednn
 
-__all__ = ["MLP", "LayerNorm2d", "attend", "attend_in_chunks", "from_windows", "in_parts", "to_windows"]
+__all__ = [
+    "MANY_TOKENS", "MLP", "LayerNorm2d", "OfWeights", "attend", "attend_in_chunks", "from_windows", "in_parts", "to_windows",
+]  # fmt: skip
 
-_MANY_TOKENS = 512  # queries and keys from which two products of matrices are faster than torch's fused attention on a CPU
+MANY_TOKENS = 512  # of queries and keys, from which two products of matrices are faster than torch's fused attention on a CPU
 _QUERIES_PER_THREAD = 256  # so that their scores stay in a core's cache
 _LARGEST_RESULT = 2**25  # bytes: glibc asks the system anew for every block beyond, which takes longer than to fill it
 
@@ -22,10 +24,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """Scaled dot-product attention; (..., Nq, C), (..., Nk, C), (..., Nk, D) to (..., Nq, D). The mask is added to the scores."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # Training in bfloat16: on few tokens the fused kernel is three to ten times slower than this (torch 2.13, Zen 5).
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        every, keys = q.flatten(0, -3), k.flatten(0, -3).transpose(-2, -1)
+        scores = torch.baddbmm(q.new_empty(()), every, keys, beta=0, alpha=q.shape[-1] ** -0.5).unflatten(0, q.shape[:-2])
         attended: Tensor = (scores if mask is None else scores + mask).softmax(-1).to(v.dtype) @ v
         return attended
-    if mask is None and min(q.shape[-2], k.shape[-2]) >= _MANY_TOKENS and uses_onednn(q):
+    if mask is None and min(q.shape[-2], k.shape[-2]) >= MANY_TOKENS and uses_onednn(q):
         heads = zip(q.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3), strict=True)
         return torch.stack([attend_in_chunks(*head) for head in heads]).reshape(*q.shape[:-1], v.shape[-1])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -58,6 +61,23 @@ def from_windows(x: Tensor, rows: int, columns: int) -> Tensor:
     height, width, channels = x.shape[1:]
     x = x.reshape(-1, rows // height, columns // width, height, width, channels).transpose(2, 3)
     return x.reshape(-1, rows, columns, channels)
+
+
+class OfWeights:
+    """What is computed of weights alone: kept while they stay as they are."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Hashable, ...], Tensor] = {}
+
+    def __call__(self, compute: Callable[[int, int], Tensor], weights: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """compute(height, width), made of these weights."""
+        if torch.is_grad_enabled() or weights[0].is_inference():  # nothing to keep, or no version to tell changes by
+            return compute(height, width)
+        # Weights change under a cache: loaded, trained on, averaged, moved. Their storage and version then differ.
+        key = (height, width, *(weight.data_ptr() for weight in weights), *(weight._version for weight in weights))
+        if key not in self._kept:
+            self._kept = {key: compute(height, width)}
+        return self._kept[key]
 
 
 class LayerNorm2d(nn.Module):

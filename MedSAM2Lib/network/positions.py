@@ -45,8 +45,8 @@ def sine_encoding_1d(position: Tensor, channels: int) -> Tensor:
     return torch.cat((phase.sin(), phase.cos()), dim=-1)
 
 
-def axial_phases(channels: int, side: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary phases of a square grid, each (side * side, channels // 2).
+def axial_phases(channels: int, side: int, device: torch.device | None = None) -> Tensor:
+    """Cosine and sine of the rotary phases of a square grid, (side * side, channels // 2, 2).
 
     The first half of the channel pairs turns with the column, the second with the row; tokens are row-major.
     """
@@ -55,15 +55,16 @@ def axial_phases(channels: int, side: int, device: torch.device | None = None) -
     token = torch.arange(side * side, device=device)
     column, row = (token % side).float(), torch.div(token, side, rounding_mode="floor").float()
     phase = torch.cat((torch.outer(column, frequency), torch.outer(row, frequency)), dim=-1)
-    return phase.cos(), phase.sin()
+    return torch.stack((phase.cos(), phase.sin()), dim=-1)
 
 
-def rotate_pairs(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns each pair of adjacent channels of (..., tokens, C) by the phases (tokens, C // 2); float32."""
+def rotate_pairs(x: Tensor, phases: Tensor) -> Tensor:
+    """Turns each pair of adjacent channels of (..., tokens, C) by the phases (tokens, C // 2, 2); float32."""
     if x.device.type != "mps":  # which does not multiply complex numbers everywhere
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # 40 times faster than real numbers in strides
-        return torch.view_as_real(pairs * torch.complex(cosine, sine)).flatten(-2)
+        return torch.view_as_real(pairs * torch.view_as_complex(phases)).flatten(-2)
     even, odd = x[..., 0::2], x[..., 1::2]
+    cosine, sine = phases.unbind(-1)
     return torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1).flatten(-2)
 
 

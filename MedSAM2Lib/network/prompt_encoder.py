@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAM2Lib.network.layers import LayerNorm2d
+from MedSAM2Lib.network.layers import LayerNorm2d, OfWeights
 from MedSAM2Lib.network.positions import RandomFourierEncoding
 
 __all__ = ["EncodedPrompt", "PointLabel", "PromptEncoder"]
@@ -47,6 +47,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_channels, dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, dim)
+        self._grid = OfWeights()
 
     @property
     def mask_size(self) -> int:
@@ -85,4 +86,4 @@ class PromptEncoder(nn.Module):
     def grid_encoding(self) -> Tensor:
         """(C, S / 16, S / 16) positions of the image tokens."""
         side = self.image_size // 16
-        return self.pe_layer.grid(side, side)
+        return self._grid(self.pe_layer.grid, (self.pe_layer.positional_encoding_gaussian_matrix,), side, side)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import torch
 from MedSAM2Lib.benchmark import roofline as roofline_module
 from MedSAM2Lib.benchmark.approximations import measure_approximations
 from MedSAM2Lib.benchmark.box_to_mask import measure_box_to_mask
-from MedSAM2Lib.benchmark.compare import Plan, compare, reference_is_installed
+from MedSAM2Lib.benchmark.compare import compare
 from MedSAM2Lib.benchmark.corrections import measure_corrections, measure_local_correction
 from MedSAM2Lib.benchmark.memory import measure_peak_memory
+from MedSAM2Lib.benchmark.plan import Plan
+from MedSAM2Lib.benchmark.reference import REFERENCES, installed_references
 from MedSAM2Lib.benchmark.report import network_name, prepare
 from MedSAM2Lib.benchmark.roofline import count_work, measure_roofline
 from MedSAM2Lib.benchmark.subject import abdominal_ct, object_boxes, random_network, random_volume
@@ -29,7 +32,7 @@ from Testing.lib.network.parity.weights import SMALL
 
 PLAN = Plan(slices=4, encoder_repeats=2, first_mask_repeats=2, prompt_repeats=3, objects=2, most_object_slices=2)
 
-needs_reference = pytest.mark.skipif(not reference_is_installed(), reason="Meta's package sam2 1.1.0 is installed apart")
+INSTALLED = installed_references()
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +42,48 @@ def a_model() -> LoadedModel:
 
 def test_alone_it_measures_every_step_and_encodes_each_slice_once(a_model: LoadedModel) -> None:
     told: list[str] = []
-    comparison = compare(a_model, PLAN, with_reference=False, note=told.append)
+    comparison = compare(a_model, PLAN, {}, told.append)
     assert [timing.name for timing in comparison.timings] == told
     assert [timing.repeats for timing in comparison.timings] == [2, 2, 3, 3, 2, 2]
-    assert all(timing.ours > 0 and timing.fastest > 0 and timing.ratio is None for timing in comparison.timings)
+    assert all(timing.ours > 0 and timing.fastest > 0 and not timing.beside for timing in comparison.timings)
     assert (comparison.encoder_runs, comparison.slices) == (4, 4)
     assert (comparison.object_encoder_runs, comparison.object_slices) == (3, 3)
     assert comparison.each_slice_encoded_once
-    assert comparison.lowest_dice is None
+    assert comparison.lowest_dice == {}
 
 
-@needs_reference
-def test_beside_the_reference_the_masks_are_the_same(a_model: LoadedModel) -> None:
-    comparison = compare(a_model, PLAN, with_reference=True)
-    assert all(timing.ratio is not None and timing.ratio > 0 for timing in comparison.timings)
+@pytest.mark.parametrize("name", REFERENCES)
+def test_beside_a_reference_the_masks_are_the_same(a_model: LoadedModel, name: str) -> None:
+    if name not in INSTALLED:
+        pytest.skip(f"{name} model is a reference that is installed apart")
+    comparison = compare(a_model, PLAN, {name: INSTALLED[name]})
+    assert all(timing.beside[name].ratio > 0 and timing.beside[name].fastest_ratio > 0 for timing in comparison.timings)
     assert comparison.each_slice_encoded_once
-    assert comparison.lowest_dice is not None
-    assert comparison.lowest_dice >= 0.999
+    assert comparison.lowest_dice[name] >= 0.999
     assert comparison.fastest_dice >= 0.97  # a few pixels of a small random mask
 
 
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for needed, *_ in REFERENCES.values():
+        monkeypatch.setitem(sys.modules, needed, None)  # as if it could not be found
+    assert installed_references() == {}
+    assert main(["benchmark", "--size", "64", "--slices", "3", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"ratios to {name} need its package" in said for name in REFERENCES)
+
+
 def test_approximations_are_measured_beside_the_exact_engine(a_model: LoadedModel) -> None:
-    rows = {row.name: row for row in measure_approximations(a_model, 3, with_reference=reference_is_installed())}
-    assert list(rows)[:3] == ["exact", "pooled-memories", "crop"]
-    assert (rows["exact"].first_to_exact, rows["exact"].lowest_dice) == (1.0, 1.0)
-    assert (rows["exact"].first_to_reference is None) != reference_is_installed()
+    rows = {row.name: row for row in measure_approximations(a_model, 3, INSTALLED)}
+    same_network = ["exact", "--precision bfloat16", "pooled-memories", "pooled-memories, --precision bfloat16"]
+    assert list(rows)[:5] == [*same_network, "crop"]
+    assert (rows["exact"].to_exact, rows["exact"].lowest_dice) == ((1.0, 1.0), 1.0)
+    assert set(rows["exact"].to_references) == set(INSTALLED)
     pooled = rows["pooled-memories"]
     assert pooled.lowest_dice is not None
     assert pooled.mean_dice is not None
     assert 0.5 < pooled.lowest_dice <= pooled.mean_dice < 1  # the second pass has two maps to pool
     # Random weights make something else of a crop, and another network of anything.
-    assert all(row.mean_dice is None for name, row in rows.items() if name not in ("exact", "pooled-memories"))
+    assert all(row.mean_dice is None for name, row in rows.items() if name not in same_network)
 
 
 def test_a_correction_redoes_what_lies_between_locked_slices(a_model: LoadedModel) -> None:
@@ -144,7 +158,7 @@ def test_the_command_prints_a_table_and_writes_its_figures(tmp_path: Path, capsy
     said = capsys.readouterr().out
     assert said.startswith("nano with random weights at 64 pixels, 3 slices, cpu, 1 thread\n")
     assert "encoder runs, each slice once" in said
-    assert "cannot run nano" in said
+    assert "no reference can run nano" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert len(figures["comparison"]["timings"]) == 6
     assert "peak_memory" not in figures

@@ -51,10 +51,11 @@ def test_attention_to_many_keys_is_that_to_few(keys: int) -> None:
 
 
 def test_pairs_turn_by_their_phases() -> None:
-    cosine, sine = axial_phases(8, 4)
+    phases = axial_phases(8, 4)
+    cosine, sine = phases.unbind(-1)
     x = random(2, 16, 8)
     even, odd = x[..., 0::2], x[..., 1::2]
-    turned = rotate_pairs(x, cosine, sine)
+    turned = rotate_pairs(x, phases)
     torch.testing.assert_close(turned[..., 0::2], even * cosine - odd * sine)
     torch.testing.assert_close(turned[..., 1::2], even * sine + odd * cosine)
 

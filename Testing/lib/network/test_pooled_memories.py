@@ -58,3 +58,12 @@ def test_training_sees_what_inference_sees(pooled: bool) -> None:
         inference = attention(pooled=pooled)(query, memory, memory, unrotated_keys=POINTERS)
     training = attention(pooled=pooled).requires_grad_(True)(query, memory, memory, unrotated_keys=POINTERS)
     torch.testing.assert_close(training, inference)
+
+
+def test_training_goes_on_after_inference() -> None:
+    query, memory = memories(maps=2)
+    trained = attention(pooled=True).requires_grad_(True)
+    with torch.inference_mode():
+        trained(query, memory, memory, unrotated_keys=POINTERS)
+    trained(query, memory, memory, unrotated_keys=POINTERS).sum().backward()
+    assert trained.k_proj.weight.grad is not None

@@ -96,7 +96,7 @@ def _memories_in(dtype: torch.dtype) -> AbstractContextManager[object]:
 @cache
 def _meta_predictor(network: SAM2, keep_corrections: bool) -> Any:
     """Built once for a network: change its weights before, not after."""
-    from MedSAM2Lib.benchmark.reference import meta_predictor
+    from MedSAM2Lib.benchmark.meta import meta_predictor
 
     return meta_predictor(network, keep_corrections=keep_corrections)
 
@@ -106,7 +106,7 @@ class Meta:
         self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32, *, keep_corrections: bool = True
     ) -> None:
         pytest.importorskip("sam2", reason="Meta's package sam2 1.1.0 is a reference that is installed apart")
-        from MedSAM2Lib.benchmark.reference import meta_state
+        from MedSAM2Lib.benchmark.meta import meta_state
 
         self.memory_dtype = memory_dtype
         self.predictor = _meta_predictor(network, keep_corrections)
@@ -122,7 +122,7 @@ class Meta:
         return self._output("temp_output_dict_per_obj", index)
 
     def propagate(self, order: Sequence[int], *, anew: bool = True) -> dict[int, Tensor]:
-        from MedSAM2Lib.benchmark.reference import quiet_meta
+        from MedSAM2Lib.benchmark.meta import quiet_meta
 
         with _memories_in(self.memory_dtype), quiet_meta():
             frames = self.predictor.propagate_in_video(self.state, order[0], len(order) - 1, reverse=order[-1] < order[0])
@@ -136,29 +136,33 @@ class Meta:
         return logits
 
 
+@cache
+def _transformers_model(network: SAM2) -> Any:
+    """Likewise."""
+    from MedSAM2Lib.benchmark.hugging_face import transformers_model
+
+    return transformers_model(network)
+
+
 class Transformers:
     def __init__(self, network: SAM2, slices: Tensor, memory_dtype: torch.dtype = torch.float32) -> None:
         pytest.importorskip("transformers", reason="transformers is a reference that only the tests need")
-        from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
-
-        from Testing.lib.network.parity.hugging_face import transformers_model
+        from MedSAM2Lib.benchmark.hugging_face import open_session
 
         self.memory_dtype = memory_dtype
-        self.model = transformers_model(network)
+        self.model = _transformers_model(network)
         self.side = network.config.image_size
-        self.session = Sam2VideoInferenceSession(slices, self.side, self.side, dtype=torch.float32)
+        self.session = open_session(slices)
 
     def prompt(self, index: int, given: PointTensors) -> Tensor:
-        inputs = {"point_coords": given.coordinates[:, None], "point_labels": given.labels[:, None]}
-        self.session.add_point_inputs(self.session.obj_id_to_idx(0), index, inputs)
-        return self._answer(index)
+        from MedSAM2Lib.benchmark.hugging_face import answer_points
+
+        with _memories_in(self.memory_dtype):
+            return answer_points(self.model, self.session, index, 0, *given)
 
     def paint(self, index: int) -> Tensor:
         mask = _rectangle(self.side)[None, None]
         self.session.add_mask_inputs(self.session.obj_id_to_idx(0), index, mask)
-        return self._answer(index)
-
-    def _answer(self, index: int) -> Tensor:
         self.session.obj_with_new_inputs = [0]
         with _memories_in(self.memory_dtype):
             logits: Tensor = self.model(self.session, frame_idx=index).pred_masks

@@ -106,7 +106,7 @@ def test_normalisations_have_sams_epsilons() -> None:
 @pytest.mark.parametrize("prompt", [points((40, 50, 1)), points((30, 40, 2), (90, 100, 3))], ids=["click", "box"])
 def test_masks_are_metas_without_finer_features(prompt: Any) -> None:
     pytest.importorskip("sam2", reason="Meta's package sam2 1.1.0 is a reference that is installed apart")
-    from MedSAM2Lib.benchmark.reference import meta_mask_decoder
+    from MedSAM2Lib.benchmark.meta import meta_mask_decoder
 
     network = random_network(config())
     features = network.encode_image(random_slices(1, network.config))

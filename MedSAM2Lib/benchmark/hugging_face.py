@@ -1,26 +1,84 @@
-"""The SAM 2 video model of `transformers`, built from our configuration and given our weights under its own names."""
+"""The SAM 2 video model of `transformers` (5.23), built from our configuration and given our weights under its own names."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
+from MedSAM2Lib.benchmark.plan import Plan
+from MedSAM2Lib.benchmark.reference import Reference
+from MedSAM2Lib.network.config import TrunkConfig
+from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.prompts import Box
 
-__all__ = ["transformers_model"]
+__all__ = ["TransformersReference", "answer_points", "open_session", "transformers_model"]
 
 
-@cache
+class TransformersReference(Reference):
+    """Several objects are segmented in one session, which encodes a slice once for all of them. Masks come in a quarter of
+    the slice's size and are enlarged as its processor does it."""
+
+    shares_features = True
+
+    def __init__(self, network: SAM2, frames: Tensor, plan: Plan) -> None:
+        super().__init__(network, frames, plan)
+        self._model = transformers_model(network)
+
+    def _encode(self, frame: Tensor) -> object:
+        return self._model.get_image_features(frame)
+
+    def _open(self) -> Sam2VideoInferenceSession:
+        return open_session(self._frames)
+
+    def _draw_box(self, session: Sam2VideoInferenceSession, number: int, box: Box) -> object:
+        corners = torch.tensor([[[box.x0, box.y0], [box.x1, box.y1]]])
+        labels = torch.tensor([[PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]])
+        return self._enlarged(answer_points(self._model, session, 0, number, corners, labels))
+
+    def _click(self, session: Sam2VideoInferenceSession, index: int, x: float, y: float) -> object:
+        point, label = torch.tensor([[[x, y]]]), torch.tensor([[PointLabel.POSITIVE]])
+        return self._enlarged(answer_points(self._model, session, index, 0, point, label))
+
+    def _propagate(self, session: Sam2VideoInferenceSession, last: int) -> Iterator[tuple[int, Tensor]]:
+        for frame in self._model.propagate_in_video_iterator(session, 0, last):
+            yield frame.frame_idx, self._enlarged(frame.pred_masks)
+
+    def _enlarged(self, logits: Tensor) -> Tensor:
+        return F.interpolate(logits, size=(self._size, self._size), mode="bilinear", align_corners=False)
+
+
+def open_session(frames: Tensor) -> Sam2VideoInferenceSession:
+    """(T, 3, S, S) normalised frames, where they are, as its processor would have made them of pictures."""
+    size, device = frames.shape[-1], frames.device
+    return Sam2VideoInferenceSession(frames, size, size, device, device, device, dtype=frames.dtype)
+
+
+def answer_points(
+    model: Sam2VideoModel, session: Sam2VideoInferenceSession, index: int, number: int, coordinates: Tensor, labels: Tensor
+) -> Tensor:
+    """(objects, 1, S / 4, S / 4) logits of slice `index`, after clicks and box corners (1, N, 2) with labels (1, N) were
+    given for the object `number`."""
+    inputs = {"point_coords": coordinates[:, None], "point_labels": labels[:, None]}
+    session.add_point_inputs(session.obj_id_to_idx(number), index, inputs)
+    session.obj_with_new_inputs = [number]
+    logits: Tensor = model(session, frame_idx=index).pred_masks
+    return logits
+
+
 def transformers_model(network: SAM2) -> Sam2VideoModel:
-    """Hugging Face's model with our sizes and weights, in evaluation mode. Built once for a network, as Meta's is."""
+    """Hugging Face's model with our sizes and weights, in evaluation mode."""
     config = network.config
     side = config.feature_size
     trunk = config.trunk
+    assert isinstance(trunk, TrunkConfig), "of SAM 2's image encoders it knows the Hiera"
     doubling = [2**stage for stage in range(len(trunk.stages))]
     dims = [trunk.embed_dim * factor for factor in doubling]
     backbone = Sam2HieraDetConfig(
@@ -65,8 +123,8 @@ def transformers_model(network: SAM2) -> Sam2VideoModel:
         )
     )
     model.load_state_dict(_renamed(network.state_dict()))
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+    placed: Sam2VideoModel = model.eval().to(network.device)  # type: ignore[no-untyped-call]
+    return placed
 
 
 # Published name to transformers' name; every rule is applied, in this order.
