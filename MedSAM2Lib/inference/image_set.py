@@ -205,14 +205,14 @@ class ImageSet:
         view: View,
         painted: npt.NDArray[np.bool_] | None = None,
     ) -> _Answer:
-        target.prompted[index] = features, prediction, view
+        target.prompted[index] = features.for_memory(), prediction, view
         target.answers[index] = answer = self._answered(prediction, view, features, True, painted)
         return answer
 
     def _new_tracker(self) -> Tracker:
         config = self._network.config
         bank = self.options.open_bank(config.memory_slots, config.max_object_pointers)
-        return Tracker(self._network, bank, len(self.images))
+        return Tracker(self._network, bank, len(self.images), ordered=False)
 
     def _point_tensors(self, target: _Object, index: int, view: View) -> PointTensors:
         return point_tensors(self._network, view, target.boxes.get(index), target.clicks.get(index, ()))

@@ -7,24 +7,53 @@ saved one, has only what the memory is made of: a map takes ten times the room o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from MedSAM2Lib.frames import View
-from MedSAM2Lib.memory.entry import MemoryEntry
+from MedSAM2Lib.memory.entry import MemoryEntry, appearance
+from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures
 
 if TYPE_CHECKING:
     from MedSAM2Lib.inference.objects import SliceRecord
 
-__all__ = ["LateMemory", "Maker"]
+__all__ = ["LateMemory", "Maker", "Parts"]
 
-_Parts = tuple[Tensor, Tensor, Tensor | None]  # map (B, D, h, w), appearance (B, C, g, g), profile of `SAM2.profile`
-Maker = Callable[[], _Parts]
+
+class Parts(NamedTuple):
+    """Of a `MemoryEntry`, what is made."""
+
+    map: Tensor
+    appearance: Tensor
+    grey_profile: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        network: SAM2,
+        features: ImageFeatures,
+        logits: Tensor,
+        object_score: Tensor,
+        prompted: bool,
+        dtype: torch.dtype | None,
+    ) -> Parts:
+        """Of a slice's features, and the mask (logits (B, 1, L, L)) that it got.
+
+        prompted  a person gave or approved the mask
+        dtype     of the map; None: as the network gives it
+        """
+        memory = network.encode_memory(features.stride16, logits, object_score, prompted)
+        profile = network.grey_profile(features, logits) if prompted else None
+        return cls(memory if dtype is None else memory.to(dtype), appearance(features.stride16), profile)
+
+
+Maker = Callable[[], Parts]
 
 
 class LateMemory(MemoryEntry):
-    """A memory entry whose map, appearance and profile are made at the first look.
+    """A memory entry whose parts are made at the first look.
 
     record    what it is made of, where it can be made again after `fade`
     prompted  a person gave or approved the mask
@@ -48,22 +77,21 @@ class LateMemory(MemoryEntry):
     record: SliceRecord | None
     prompted: bool
     _make: Maker | None
-    _made: _Parts | None
+    _made: Parts | None
 
     @property
     def map(self) -> Tensor:
-        return self.look()[0]
+        return self.look().map
 
     @property
     def appearance(self) -> Tensor:
-        return self.look()[1]
+        return self.look().appearance
 
     @property
-    def profile(self) -> Tensor | None:
-        return self.look()[2]
+    def grey_profile(self) -> Tensor | None:
+        return self.look().grey_profile
 
-    def look(self) -> _Parts:
-        """Map, appearance and profile."""
+    def look(self) -> Parts:
         if self._made is None:
             assert self._make is not None, "what cannot be made again is never faded"
             self.__dict__["_made"] = self._make()

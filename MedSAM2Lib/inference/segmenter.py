@@ -18,12 +18,11 @@ from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_fr
 from MedSAM2Lib.inference.door import SlicePrompt
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
-from MedSAM2Lib.inference.late_memory import LateMemory
+from MedSAM2Lib.inference.late_memory import LateMemory, Parts
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.prompt_tensors import point_tensors
 from MedSAM2Lib.inference.tracker import ROUGH_MASK_BOUND, Tracker, absent
-from MedSAM2Lib.memory.entry import appearance
 from MedSAM2Lib.memory.opening import open_bank
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from MedSAM2Lib.packed_mask import PackedMask
@@ -171,7 +170,8 @@ class Segmenter:
             features = self.embeddings.features(index, view, direction)
             self._refresh_memories(target, index, features, direction)
             hint = self.logits_through(leader, view) if follow and leader is not None else None
-            prediction = target.tracker.answer(index, features, direction, hint, *self._depth(target, index, view))
+            doubt, depth = self._depth(target, index, view)
+            prediction = target.tracker.answer(index, features, direction, hint, doubt, depth)
             mask = self._to_mask(prediction.logits, view)
             if follow and leader is not None and not leader.packed.empty:  # the next slice would follow strays
                 mask, prediction = self._only(pieces_touching(mask, leader.mask), mask, prediction, view)
@@ -289,11 +289,10 @@ class Segmenter:
         """The memory of a slice as seen through a view. It is made of what is kept of the slice, so it can be made again,
         the same bit for bit wherever the slice's features are."""
 
-        def make() -> tuple[Tensor, Tensor, Tensor | None]:
+        def make() -> Parts:
             features = self.embeddings.features(index, view, record.direction)
             logits = self.logits_through(record, view)
-            memory = self.network.encode_memory(features.stride16, logits, record.object_score, prompted)
-            return memory.to(torch.bfloat16), appearance(features.stride16), self.network.profile(features, logits)
+            return Parts.of(self.network, features, logits, record.object_score, prompted, torch.bfloat16)
 
         return LateMemory(index, record.pointer, record.iou, record.object_score, view, make, record, prompted)
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from MedSAM2Lib.frames import View
 from MedSAM2Lib.inference.conditioning import condition
-from MedSAM2Lib.inference.late_memory import LateMemory
+from MedSAM2Lib.inference.late_memory import LateMemory, Parts
 from MedSAM2Lib.memory.bank import MemoryBank, Selection
 from MedSAM2Lib.memory.entry import MemoryEntry, appearance
 from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
@@ -49,12 +50,14 @@ class Tracker:
 
     memory_dtype  how memory maps are stored. SAM 2 keeps bfloat16 even in float32 runs; training keeps what it gets,
                   because gradients flow through the maps.
+    ordered       slices are those of a volume; the images of a set are near where they look alike
     """
 
     network: SAM2
     bank: MemoryBank
     slice_count: int
     memory_dtype: torch.dtype | None = torch.bfloat16
+    ordered: bool = True
     tracked_direction: dict[int, int] = field(default_factory=dict)  # slice index -> direction of its last pass
     # By slice index, of slices prompted since the last pass: they become conditioning when the next one begins. Their
     # memories are made then, so that a person who clicks does not wait for it.
@@ -196,12 +199,17 @@ class Tracker:
 
     def _recognised(self, slice_index: int, features: ImageFeatures) -> ImageFeatures:
         """Features that also know the object by its looks on the nearest prompted slice that has it."""
-        conditioning = self.bank.conditioning
+        here = None if self.ordered else appearance(features.stride16).flatten(1)
+
+        def nearness(entry: MemoryEntry) -> float:
+            if here is None or entry.appearance is None:
+                return -abs(entry.slice_index - slice_index)
+            return float(F.cosine_similarity(entry.appearance.flatten(1), here).mean())
+
         profile: Tensor | None = None
-        # The nearest has the last word.
-        for index in sorted(conditioning, key=lambda other: abs(other - slice_index), reverse=True):
-            said = conditioning[index].profile
-            if index != slice_index and said is not None:
+        for entry in sorted(self.bank.conditioning.values(), key=nearness):  # the nearest has the last word
+            said = entry.grey_profile
+            if entry.slice_index != slice_index and said is not None:
                 profile = said if profile is None else torch.where(said.any(-1, keepdim=True), said, profile)
         return features if profile is None else self.network.recognised(features, profile)
 
@@ -215,9 +223,9 @@ class Tracker:
     def _entry(
         self, slice_index: int, features: ImageFeatures, prediction: MaskPrediction, view: View | None, prompted: bool
     ) -> LateMemory:
-        def make() -> tuple[Tensor, Tensor, Tensor | None]:
-            memory = self.network.encode_memory(features.stride16, prediction.logits, prediction.object_score, prompted)
-            memory = memory if self.memory_dtype is None else memory.to(self.memory_dtype)
-            return memory, appearance(features.stride16), self.network.profile(features, prediction.logits)
+        features = features.for_memory()
+
+        def make() -> Parts:
+            return Parts.of(self.network, features, prediction.logits, prediction.object_score, prompted, self.memory_dtype)
 
         return LateMemory(slice_index, prediction.pointer, prediction.iou, prediction.object_score, view, make)

@@ -24,7 +24,7 @@ class MemoryEntry:
     iou: Tensor  # (B,) expected IoU of the slice's mask
     object_score: Tensor  # (B,) logit
     view: View | None = None  # through which the slice was seen when the map was made; None where there is only one way
-    profile: Tensor | None = None  # of `SAM2.profile`
+    grey_profile: Tensor | None = None  # (B, 64) of `SAM2.grey_profile`; None of tracked slices, and where nobody minds
     appearance: Tensor | None = None  # (B, C, g, g) of `appearance`; None where no rule of memory compares slices
 
 

@@ -24,6 +24,7 @@ __all__ = ["ConvolutionalSAM2"]
 
 _LEAST_SCORE = 0.5  # logit of an object that a person says is there
 _DEPTH_FIGURES, _DEPTH_HIDDEN = 3, 64
+_LEAST_RADIUS = 1.0  # pixels
 _DEPTH_RANGE = (0.01, 20.0)  # radii of the object, or sides of the image: beyond, depths are not told apart
 _ENCODER_CHANNELS = (64, 96)  # at strides 4 and 8; that of stride 16 is the network's width
 
@@ -66,15 +67,13 @@ class ConvolutionalSAM2(SAM2):
         return ImageFeatures(self.image_encoder(pixels), unread(pixels), unread(pixels), pixels)
 
     def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
-        radius = depth.radius.clamp(min=1.0)
-        known = (depth.radius > 0) & (depth.distance > 0)
+        radius = depth.radius.clamp(min=_LEAST_RADIUS)
         figures = (depth.distance / radius, depth.step / radius, depth.distance / self.config.image_size)
         logs = torch.stack([torch.log(one.clamp(*_DEPTH_RANGE)) for one in figures], dim=-1)
-        embedding: Tensor = self.depth_embedding(logs) * known[:, None]
+        embedding: Tensor = self.depth_embedding(logs) * (depth.radius > 0)[:, None]
         return conditioned + embedding[:, :, None, None].to(conditioned.dtype)
 
-    def profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
-        """How much each grey value speaks for the object (`network.grey`)."""
+    def grey_profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
         return grey_profile(slice_grey(features.pixels), logits.detach()[:, 0].sigmoid())
 
     def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:

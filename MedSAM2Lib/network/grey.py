@@ -16,6 +16,7 @@ _BINS = 64
 _KERNEL = (0.054, 0.244, 0.404, 0.244, 0.054)  # a Gaussian of one bin: a few hundred pixels leave gaps in a histogram
 _FLOOR = 0.1 / _BINS  # share of pixels that any grey is granted, so that one that was not seen is no proof
 _BOUND = 4.0  # of log ratios, which are scaled to + and - 1
+_UNIT = 2**16  # shares of pixels are counted in whole parts: their sums are the same in every order, on a GPU too
 _LEAST_PIXELS = 4.0  # inside and outside; of fewer nothing is learned
 
 
@@ -28,9 +29,10 @@ def grey_profile(grey: Tensor, share: Tensor) -> Tensor:
     share = share.float()
     weights = torch.stack((share, 1 - share), dim=1).flatten(2)  # (B, 2, S * S)
     low, fraction = _bins(grey.float().flatten(1))
-    histograms = weights.new_zeros(*weights.shape[:2], _BINS)
+    counts = torch.zeros(*weights.shape[:2], _BINS, dtype=torch.long, device=grey.device)
     for index, part in ((low, 1 - fraction), (low + 1, fraction)):
-        histograms.scatter_add_(2, index[:, None].expand_as(weights), part[:, None] * weights)
+        counts.scatter_add_(2, index[:, None].expand_as(weights), (part[:, None] * weights * _UNIT).round().long())
+    histograms = counts.float() / _UNIT
     kernel = torch.tensor(_KERNEL, device=grey.device).view(1, 1, -1)
     smooth = F.conv1d(histograms.flatten(0, 1)[:, None], kernel, padding=len(_KERNEL) // 2).view_as(histograms)
     pixels = weights.sum(-1)  # (B, 2)
@@ -47,6 +49,6 @@ def resemblance(grey: Tensor, profile: Tensor) -> Tensor:
 
 def _bins(grey: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) the lower of the two bins that a grey value lies between, and how far it is from that."""
-    place = grey.clamp(0, 1) * (_BINS - 1)
+    place = grey.clamp(0, 1).nan_to_num() * (_BINS - 1)  # of a loss that is NaN the training loop tells
     low = place.floor().clamp(max=_BINS - 2)
     return low.long(), place - low

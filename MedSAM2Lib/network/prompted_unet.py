@@ -79,7 +79,7 @@ class PromptedUNet(nn.Module):
 
 
 def slice_grey(image: Tensor) -> Tensor:
-    """(B, S, S), 0..1: the slice itself, which is the middle one of normalised channels (B, 3 or more, S, S)."""
+    """(B, S, S), 0..1: the slice itself, the middle one of normalised channels (B, 3 or more, S, S); of colours, green."""
     return image[:, 1].float() * PIXEL_STD[1] + PIXEL_MEAN[1]
 
 

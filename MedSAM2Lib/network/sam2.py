@@ -42,6 +42,10 @@ class ImageFeatures(NamedTuple):
     # Of what is not read, no channels.
     pixels: Tensor
 
+    def for_memory(self) -> ImageFeatures:
+        """Without the levels that only mask decoders read, which take three quarters of the room."""
+        return self._replace(stride8=unread(self.stride8), stride4=unread(self.stride4))
+
     def row(self, index: int) -> ImageFeatures:
         """One slice of the batch, still with a batch dimension of 1."""
         return ImageFeatures(*(level[index : index + 1] for level in self))
@@ -57,9 +61,9 @@ class PointTensors(NamedTuple):
 class SliceDepth(NamedTuple):
     """Where a tracked slice lies, (B,) each, in pixels of the network's image. A radius of 0: it is not known."""
 
-    distance: Tensor  # from the nearest slice that a person prompted
+    distance: Tensor  # from the nearest slice on which a person said or approved where the object is; above 0
     step: Tensor  # from the slice before
-    radius: Tensor  # half the mean side of the object's box on that prompted slice
+    radius: Tensor  # half the mean side of the object's box on that slice
 
 
 class MaskPrediction(NamedTuple):
@@ -137,12 +141,13 @@ class SAM2(nn.Module):
         """Features (B, C, h, w) of a slice that also know where it lies; SAM 2 counts slices alone."""
         return conditioned
 
-    def profile(self, features: ImageFeatures, logits: Tensor) -> Tensor | None:
-        """What is remembered of an object (logits (B, 1, L, L)) on a slice besides the memory map; SAM 2 remembers no more."""
+    def grey_profile(self, features: ImageFeatures, logits: Tensor) -> Tensor | None:
+        """What is remembered of an object (logits (B, 1, L, L)) besides the memory map: how much each of 64 grey values
+        speaks for it, (B, 64). SAM 2 remembers no more than the map."""
         return None
 
     def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:
-        """Features of another slice, in which what has that profile stands out."""
+        """Features of another slice, in which what has that grey profile stands out."""
         return features
 
     # ── a prompt ──────────────────────────────────────────────────────────────────────────────────────────────

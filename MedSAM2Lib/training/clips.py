@@ -197,7 +197,8 @@ class ClipSource:
     def _draw_label_map(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         name = self._label_maps[int(rng.integers(len(self._label_maps)))]
         structures = self._entries[name].structures
-        structure, values = structures[_weighted(rng, [_UNNAMED_WEIGHT if "code" in one else 1.0 for one, _ in structures])]
+        weights = [_UNNAMED_WEIGHT if one.startswith("code ") else 1.0 for one, _ in structures]
+        structure, values = structures[_weighted(rng, weights)]
         volume = self._volume(name)
         target = _pick_target(rng, volume, structure, values, split=True)
         return None if target is None else self._see(rng, volume, target, "label map", image_size, length)

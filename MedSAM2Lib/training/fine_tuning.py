@@ -36,7 +36,7 @@ def fine_tuning_plan(
         lengths=tuple(length for length in _CLIP_LENGTHS if length <= min(thickest, slices_per_step)),
         learning_rate=learning_rate,
         warmup_steps=max(1, round(_WARMUP_SHARE * steps)),
-        prompts=PromptMix(correction=0.4) if own_network else PAPER_MIX,
+        prompts=PromptMix(correction=0.4, unfollowed=0.15, astray=0.15) if own_network else PAPER_MIX,
         losses=FROM_SCRATCH if own_network else LossWeights(),
         seed=seed,
         save_every=max(1, steps // _SAVES),

@@ -18,9 +18,10 @@ from MedSAM2Lib.inference.tracker import Tracker
 from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.memory.options import SelfSorting
 from MedSAM2Lib.memory.self_sorting import SelfSortingBank
+from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from MedSAM2Lib.training.clip import ClipBatch
-from MedSAM2Lib.training.hints import astray
+from MedSAM2Lib.training.hints import Hints, drawn
 from MedSAM2Lib.training.losses import LossWeights, slice_loss
 from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt, object_radius
 
@@ -121,7 +122,7 @@ def _track(
     corrected = _corrected_slices(length, mix, generator) if draw[1] < mix.correction else []
     clicks = int(torch.randint(1, mix.most_clicks + 1, (1,), generator=generator))
     followed = bool(torch.rand(1, generator=generator) >= mix.unfollowed)
-    hints = _Hints(batch, mix.astray, generator)
+    hints = Hints(batch, mix.astray, generator)
     places = _Places(batch, mix.unplaced, generator)
 
     for index in range(length):
@@ -138,30 +139,8 @@ def _track(
             prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())
             on_prediction(prediction, masks[:, index], index)
         if index in corrected:
-            places.prompted(index)
-
-
-class _Hints:
-    """What a slice is told of the mask before it: mostly what the network just answered, sometimes one gone astray.
-
-    Where the object has ended, that is one of its last slice: a pass does not know yet that it is over.
-    """
-
-    def __init__(self, batch: ClipBatch, share: float, generator: torch.Generator) -> None:
-        self._masks, self._share, self._generator = batch.masks, share, generator
-        # After slices that were left out there is no answer to go on from: the slice's own mask stands in for it.
-        self._far = batch.distances[:, 1:2].sum(1) > 1.5 * batch.steps  # (B,)
-        self._last = batch.masks[:, 0]  # of each clip that shows the object
-
-    def __call__(self, index: int, answered: Tensor) -> Tensor:
-        far = self._far & (index == 1)
-        before = torch.where(far[:, None, None], self._masks[:, index], self._masks[:, index - 1])
-        self._last = torch.where(before.flatten(1).any(1)[:, None, None], before, self._last)
-        drawn = _drawn(len(answered), self._share, self._generator).to(answered.device)
-        if not (far | drawn).any():
-            return answered
-        led = _upscaled(astray(self._last, self._generator), answered.shape[-1])
-        return torch.where((far | drawn)[:, None, None, None], led, answered)
+            assert points is not None
+            places.corrected(index, points)
 
 
 class _Places:
@@ -169,23 +148,20 @@ class _Places:
 
     def __init__(self, batch: ClipBatch, unplaced: float, generator: torch.Generator) -> None:
         self._batch = batch
-        unknown = _drawn(len(batch.steps), unplaced, generator).to(batch.steps.device)
+        unknown = drawn(len(batch.steps), unplaced, generator).to(batch.steps.device)
         self._radius = object_radius(batch.masks[:, 0]) * ~unknown
         self._from = batch.distances[:, 0]
 
-    def prompted(self, index: int) -> None:
+    def corrected(self, index: int, points: PointTensors) -> None:
+        """Clicks beside the object alone say nothing of where it is."""
+        located = (points.labels != PointLabel.NEGATIVE).any(1)
         radius = object_radius(self._batch.masks[:, index])
-        moved = (radius > 0) & (self._radius > 0)
+        moved = located & (radius > 0) & (self._radius > 0)
         self._radius = torch.where(moved, radius, self._radius)
         self._from = torch.where(moved, self._batch.distances[:, index], self._from)
 
     def __call__(self, index: int) -> SliceDepth:
         return SliceDepth(self._batch.distances[:, index] - self._from, self._batch.steps, self._radius)
-
-
-def _drawn(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """(count,) bool, each with this chance; where there is none, the generator is left alone."""
-    return torch.rand(count, generator=generator) < share if share else torch.zeros(count, dtype=torch.bool)
 
 
 def _corrected_slices(length: int, mix: PromptMix, generator: torch.Generator) -> list[int]:

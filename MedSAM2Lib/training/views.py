@@ -108,10 +108,10 @@ def choose_view(
     offsets = _square(rng, image_size, side)  # (2, S, S)
     matrix = (turn / scale[:, None]).astype(np.float32)
     rows, columns = (matrix[a, 0] * offsets[0] + matrix[a, 1] * offsets[1] + np.float32(centre[a]) for a in range(2))
-    pixel_mm = side / image_size * min(spacing[a] for a in in_plane)
+    shrink = (side / image_size / float(scale[0]), side / image_size / float(scale[1]))
+    pixel_mm = math.sqrt(math.prod(shrink) * math.prod(spacing[a] for a in in_plane))
     distances = (np.abs(indices[:, 1] - indices[0, 1]) * (spacing[axis] / pixel_mm)).astype(np.float32)
     step = float(np.abs(np.diff(indices)).max()) * spacing[axis] / pixel_mm
-    shrink = (side / image_size / float(scale[0]), side / image_size / float(scale[1]))
     return View(axis, indices, distances, step, rows, columns, shrink)
 
 

@@ -29,7 +29,7 @@ class Told(SeesBright):
         self.depths.append(depth)
         return super().at_depth(conditioned, depth)
 
-    def profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
+    def grey_profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
         return (logits > 0).float().mean().view(1, 1)
 
     def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:
@@ -61,7 +61,7 @@ def test_distances_are_in_pixels_of_the_networks_image(a_session: Session, the_t
     assert all(float(depth.radius) * pixel_mm == pytest.approx(radius, rel=0.1) for depth in depths)
 
 
-def test_beyond_what_a_person_limited_nothing_is_said(a_session: Session, the_truth: Mask) -> None:
+def test_within_what_a_person_limited_nothing_is_said(a_session: Session, the_truth: Mask) -> None:
     box = box_around(the_truth[FIRST], FIRST)
     a_session.add_prompt("ball", Box3D(FIRST - 3, FIRST + 3, box.x0, box.y0, box.x1, box.y1))
     assert list(a_session.propagate())

@@ -61,7 +61,9 @@ def test_a_box_gives_a_mask_on_its_slice(a_session: SingleSliceSession, a_volume
 
 def test_a_line_counts_as_its_box(a_session: SingleSliceSession) -> None:
     line = RecistLine(10, 12, 20, 34, 20)
-    np.testing.assert_array_equal(a_session.add_prompt("line", line).mask, a_session.add_prompt("box", line.to_box()).mask)
+    np.testing.assert_array_equal(
+        a_session.add_prompt("line", line).mask, a_session.add_prompt("box", line.to_box()).mask
+    )
 
 
 def test_a_3d_box_gives_each_slice_the_mask_of_its_own_box(a_session: SingleSliceSession) -> None:

@@ -128,9 +128,9 @@ def test_depth_means_the_same_at_every_size() -> None:
     torch.testing.assert_close(larger.at_depth(conditioned, a_depth(8, 4, 18)), NETWORK.at_depth(conditioned, a_depth(4, 2, 9)))
 
 
-def test_an_object_stands_out_on_another_slice() -> None:
+def test_what_looks_like_the_object_is_pointed_out() -> None:
     features = seen()
-    known = NETWORK.recognised(features, NETWORK.profile(features, MASK))
+    known = NETWORK.recognised(features, NETWORK.grey_profile(features, MASK))
     assert known.pixels.shape[1] == 4
     assert torch.equal(known.pixels[:, :3], features.pixels)
     conditioned = NETWORK.without_memory(features.stride16)
@@ -138,7 +138,7 @@ def test_an_object_stands_out_on_another_slice() -> None:
 
 
 def test_of_an_object_that_is_absent_no_looks_are_remembered() -> None:
-    assert not NETWORK.profile(seen(), torch.full_like(MASK, NO_OBJECT_LOGIT)).any()
+    assert not NETWORK.grey_profile(seen(), torch.full_like(MASK, NO_OBJECT_LOGIT)).any()
 
 
 def test_in_bfloat16_it_says_about_the_same() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from MedSAM2Lib.training.hints import astray
+from MedSAM2Lib.training.clip import ClipBatch
+from MedSAM2Lib.training.hints import Hints, astray
 
 SIDE = 64
 
@@ -45,3 +46,29 @@ def test_an_empty_mask_stays_empty() -> None:
 def test_it_follows_from_the_generator() -> None:
     first, again = (astray(discs(9), torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, again)
+
+
+def a_clip(*present: bool, gap: float = 2.0) -> ClipBatch:
+    """A disc, on some of the slices; they are 2 pixels apart, the first two further."""
+    masks = torch.stack([discs(12, 1)[0] & shown for shown in present])[None]
+    distances = torch.cat((torch.zeros(1), gap + 2.0 * torch.arange(len(present) - 1)))[None]
+    return ClipBatch(torch.zeros(1, len(present), 3, SIDE, SIDE), masks, distances, torch.tensor([2.0]))
+
+
+ANSWER = torch.full((1, 1, SIDE, SIDE), -7.0)
+
+
+def test_a_slice_is_told_what_the_network_answered() -> None:
+    hints = Hints(a_clip(True, True, True), 0.0, torch.Generator())
+    assert hints(1, ANSWER) is hints(2, ANSWER) is ANSWER
+
+
+def test_after_slices_that_were_left_out_a_mask_gone_astray_stands_in() -> None:
+    hints = Hints(a_clip(True, True, True, gap=20.0), 0.0, torch.Generator().manual_seed(0))
+    assert ((hints(1, ANSWER) > 0) & discs(12, 1)).sum() > 0.5 * discs(12, 1).sum()
+    assert hints(2, ANSWER) is ANSWER
+
+
+def test_beyond_the_objects_end_masks_gone_astray_are_those_of_its_last_slice() -> None:
+    hints = Hints(a_clip(True, True, False, False), 1.0, torch.Generator().manual_seed(0))
+    assert all((hints(index, ANSWER) > 0).any() for index in (1, 2, 3))

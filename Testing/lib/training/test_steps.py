@@ -150,7 +150,7 @@ def test_distances_begin_anew_at_a_corrected_slice() -> None:
 
 
 def test_some_clips_are_tracked_without_knowing_how_deep_slices_lie() -> None:
-    assert all(depth.radius == 0 for depth in depths_of_a_clip(replace(BOXES, unplaced=1.0)))
+    assert [float(depth.radius) for depth in depths_of_a_clip(replace(BOXES, unplaced=1.0))] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("unfollowed", [0.0, 1.0])
