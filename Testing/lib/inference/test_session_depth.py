@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.inference.session import Session
+from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.convolutional import ConvolutionalSAM2
 from MedSAM2Lib.network.sam2 import ImageFeatures, SliceDepth
 from MedSAM2Lib.prompts import Box3D, Points
 from Testing.lib.inference.support import PLAIN, Mask, SeesBright, box_around, loaded, opened, volume_of
@@ -94,3 +98,16 @@ def test_a_slice_where_the_object_is_not_has_no_say(a_session: Session, the_trut
     told(a_session).recalled.clear()
     assert list(a_session.propagate())
     assert min(told(a_session).recalled) > 0
+
+
+def test_what_an_object_looks_like_is_the_same_in_a_session_that_is_restored(the_truth: Mask) -> None:
+    config = NetworkConfig(trunk=None, image_size=64, hidden_dim=32, memory_dim=16, memory_layers=1, feedforward_dim=32)
+    model, volume = loaded(ConvolutionalSAM2, config), volume_of(the_truth)
+    session, restored = opened(model, volume), opened(model, volume)
+    session.add_prompt("ball", box_around(the_truth[FIRST], FIRST))
+    assert list(session.propagate())
+    restored.restore(json.loads(json.dumps(session.state())))
+    looks = [one.memory("ball").conditioning[FIRST].grey_profile for one in (session, restored)]
+    assert looks[0] is not None
+    assert looks[0].any()
+    assert torch.equal(*looks)

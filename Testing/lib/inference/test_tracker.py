@@ -179,3 +179,29 @@ def test_a_forgotten_slice_is_as_one_never_segmented(a_tracker: Tracker, feature
     after = a_tracker.prompt(1, features[1], CLICK).logits
     assert torch.equal(after, before)
     assert not torch.equal(seen, before)
+
+
+class Recalling(SAM2):
+    """Keeps what it is told of the object's looks, which are the mean of the slice's features."""
+
+    recalled: list[float]
+
+    def grey_profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:
+        return features.stride16.mean().view(1, 1)
+
+    def recognised(self, features: ImageFeatures, profile: Tensor) -> ImageFeatures:
+        self.recalled.append(float(profile))
+        return features
+
+
+@pytest.mark.parametrize(("ordered", "expected"), [(True, 1), (False, 0)])
+def test_in_a_volume_the_nearest_prompt_says_what_an_object_looks_like_and_in_a_set_the_likest(
+    a_bank: RecentBank, features: list[ImageFeatures], ordered: bool, expected: int
+) -> None:
+    network = Recalling(SMALL).eval()
+    network.recalled = []
+    tracker = Tracker(network, a_bank, COUNT, ordered=ordered)
+    for index in range(2):
+        tracker.prompt(index, features[index], BOX)
+    tracker.track(2, features[0], 1)
+    assert network.recalled == [float(features[expected].stride16.mean())]
