@@ -11,6 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -119,7 +120,8 @@ class ClipSource:
         left_out = {*held_out, *ALWAYS_LEFT_OUT}
         self._entries = {e.name: e for e in entries if e.name not in left_out and e.group not in left_out}
         self._volumes: dict[str, TrainingVolume] = {}
-        self._seed, self._far, self._synthetic_shape = seed, far, synthetic_shape
+        self._seed, self._synthetic_shape = seed, synthetic_shape
+        self._see = partial(make_clip, far=far)
         self._synthetic: OrderedDict[tuple[int, int, int], TrainingVolume] = OrderedDict()
         self._structures = _structures_by_group(e for e in self._entries.values() if e.has_image and e.has_label)
         self._label_maps = sorted(e.name for e in self._entries.values() if not e.has_image and e.structures)
@@ -223,18 +225,6 @@ class ClipSource:
         axis = choose_axis(rng, volume.shape, volume.spacing)
         target = grow_region(rng, volume, axis, length)
         return None if target is None else self._see(rng, volume, target, "supervoxel", image_size, length, axis)
-
-    def _see(
-        self,
-        rng: np.random.Generator,
-        volume: TrainingVolume,
-        target: Target,
-        kind: str,
-        image_size: int,
-        length: int,
-        axis: int | None = None,
-    ) -> Clip | None:
-        return make_clip(rng, volume, target, kind, image_size, length, axis, far=self._far)
 
     # Caches.
 
