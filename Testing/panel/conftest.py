@@ -41,6 +41,18 @@ def host(new_host: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
+def person(host: Any) -> Any:
+    """Someone who has a mask on one slice."""
+    from patient import box_around, load_patient
+    from person import Person
+
+    made = Person(host)
+    made.loads(load_patient(host))
+    made.draws_box("Red", *box_around("right kidney", axis=0)[1:])
+    return made
+
+
+@pytest.fixture
 def screenshots(tmp_path: Path) -> Path:
     """Where pictures go: the folder that MEDSAM2_SCREENSHOTS names, else one that is thrown away."""
     folder = Path(os.environ.get("MEDSAM2_SCREENSHOTS") or tmp_path / "screenshots")

@@ -18,17 +18,6 @@ from MedSAM2Lib.network.config import APPROXIMATIONS, network_config
 
 
 @pytest.fixture
-def person(host: Any) -> Person:
-    """Someone who has a mask on one slice."""
-    from patient import box_around, load_patient
-
-    made = Person(host)
-    made.loads(load_patient(host))
-    made.draws_box("Red", *box_around("right kidney", axis=0)[1:])
-    return made
-
-
-@pytest.fixture
 def own_weights(tmp_path: Path) -> Path:
     """A file of somebody's own: EfficientTAM's tiny network, small enough to load in a moment."""
     torch.manual_seed(0)

@@ -12,17 +12,6 @@ import pytest
 from person import Person
 
 
-@pytest.fixture
-def person(host: Any) -> Person:
-    """Someone who has a mask on one slice."""
-    from patient import box_around, load_patient
-
-    made = Person(host)
-    made.loads(load_patient(host))
-    made.draws_box("Red", *box_around("right kidney", axis=0)[1:])
-    return made
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
 def test_a_killed_engine_is_reported_and_the_next_press_goes_on(person: Person, host: Any) -> None:
     panel, name = person.panel, person.logic.currentObject
