@@ -90,6 +90,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/image_sheet.py
   MedSAM2Lib/inference/__init__.py
   MedSAM2Lib/inference/assembly.py
+  MedSAM2Lib/inference/mask_size.py
   MedSAM2Lib/inference/conditioning.py
   MedSAM2Lib/inference/door.py
   MedSAM2Lib/inference/embeddings.py
@@ -169,6 +170,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/training/fields.py
   MedSAM2Lib/training/fine_tuning.py
   MedSAM2Lib/training/hints.py
+  MedSAM2Lib/training/lesions.py
   MedSAM2Lib/training/loop.py
   MedSAM2Lib/training/losses.py
   MedSAM2Lib/training/nano.py

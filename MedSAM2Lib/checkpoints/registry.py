@@ -124,7 +124,7 @@ _MODELS = (
         paper="docs/models/nano.md",
         bundled=True,
         zoom=1.8,
-        depth_prior=DepthPrior(bias=1.2, slope=2.5),
+        depth_prior=DepthPrior(bias=1.2, slope=3.5),
     ),
     _medsam2(
         "medsam2",

@@ -106,9 +106,23 @@ class SegmentedObject:
         """Slices that no pass changes: prompted or locked."""
         return {*self.prompted, *self.locked}
 
+    def anchor_ahead(self, index: int, direction: int) -> int | None:
+        """The next prompted or locked slice in this direction."""
+        ahead = [anchor for anchor in self.anchors if (anchor - index) * direction > 0]
+        return min(ahead, key=lambda anchor: abs(anchor - index)) if ahead else None
+
+    def said(self, index: int | None) -> int:
+        """How many things had been said when a person last spoke on a slice; 0 where none did."""
+        return max((count for count, spoken in enumerate(self.spoken, start=1) if slice_of(spoken) == index), default=0)
+
     def is_prompted(self, index: int) -> bool:
         record = self.records.get(index)
         return record is not None and record.confidence.prompted
+
+    def is_on(self, index: int) -> bool:
+        """Whether a slice shows the object."""
+        record = self.records.get(index)
+        return record is not None and not record.packed.empty
 
     def may_track(self, index: int) -> bool:
         """Whether a pass may segment a slice: no person spoke on it, none locked it, no 3D box shuts it out."""

@@ -1,7 +1,8 @@
 """From the slices on which a person spoke to the others: which are segmented in which order, and where a pass may end.
 
 The first time, all of them. After a correction only what it has to do with: the slices between it and the nearest prompted
-or locked ones, and of those only as far as new and old masks differ. A pass ends after three slices in a row that agree.
+or locked ones, and of those only as far as new and old masks differ. A pass ends after three slices in a row that agree,
+unless it comes to the correction: a network that knows of that from afar may yet change its mind.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class ObjectPass:
             return None
         run = self._run(target, index, direction)
         run.last = index
-        if self._over(run, target, index):
+        if self._over(run, target, index, direction):
             return None
         known = index in target.stale  # else there is no old mask to agree with
         before, leader = target.records.get(index), self._leader(target, index, direction)
@@ -127,20 +128,28 @@ class ObjectPass:
         kept = not self._redo and not target.is_due(index) and index not in target.anchors
         return kept and target.tracker.tracked_direction.get(index) == direction
 
-    def _over(self, run: _Run, target: SegmentedObject, index: int) -> bool:
+    def _over(self, run: _Run, target: SegmentedObject, index: int, direction: int) -> bool:
         """Whether the pass ended before this slice; it then becomes empty, or stays as it was."""
         stop_after = self._segmenter.options.stop_after
         if stop_after and run.absent >= stop_after:
             target.forget(index)
             target.reach(index)
             return True
-        if run.agreeing >= AGREEING_SLICES:
+        if run.agreeing >= AGREEING_SLICES and not self._nears_news(target, index, direction):
             if index in target.stale:
                 self._segmenter.remember_again(target, index)
                 target.reach(index)
                 return True
             run.agreeing = 0
         return False
+
+    def _nears_news(self, target: SegmentedObject, index: int, direction: int) -> bool:
+        """Whether the pass comes to what was said after that which it started from, and the network sees it from afar: there,
+        slices may yet change."""
+        if not self._segmenter.network.knows_depth or target.limits:
+            return False
+        ahead, behind = (target.anchor_ahead(index, way) for way in (direction, -direction))
+        return behind not in target.locked and target.said(ahead) > target.said(behind)
 
     def _leader(self, target: SegmentedObject, index: int, direction: int) -> SliceRecord | None:
         """What is known of the slice before, where this pass comes from there."""

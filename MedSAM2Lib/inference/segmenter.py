@@ -19,6 +19,7 @@ from MedSAM2Lib.inference.door import SlicePrompt
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
+from MedSAM2Lib.inference.mask_size import fitted
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.prompt_tensors import point_tensors
@@ -36,6 +37,8 @@ __all__ = ["Segmenter"]
 _Mask = npt.NDArray[np.bool_]
 
 _MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
+_MOST_GROWTH = 1.25  # of an object's area to a slice where it was missed
+_HIGHER_CUTS = tuple(step / 4 for step in range(1, 25))  # logits
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -68,13 +71,13 @@ class Segmenter:
 
     # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def prompt(self, target: SegmentedObject, prompt: SlicePrompt) -> SliceResult:
-        """The mask of a prompt's slice; the prompt has been checked."""
+    def prompt(self, target: SegmentedObject, prompt: SlicePrompt, *, tight: bool = False) -> SliceResult:
+        """The mask of a prompt's slice; the prompt has been checked. tight: it is a box that was drawn around the object here."""
         if not target.view.shows(_extent(prompt)):
             target.view = self._widened(target.view, _extent(prompt))
-        return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt)
+        return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt, tight)
 
-    def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
+    def _answer(self, target: SegmentedObject, prompt: Box | Points, tight: bool) -> SliceResult:
         """The mask from a slice's box and clicks, in a view wide enough to show it whole."""
         index = prompt.slice_index
         before = target.records.get(index)
@@ -94,12 +97,38 @@ class Segmenter:
             points = self._point_tensors(target, index, view)
             previous = None if corrected is None else self.logits_through(corrected, view)
             prediction = target.tracker.answer_points(index, features, points, previous)
+            if tight and self.network.fits_boxes:
+                corners = points.coordinates[0, :2].flatten() * (prediction.logits.shape[-1] / self.network.config.image_size)
+                prediction = prediction._replace(logits=fitted(prediction.logits, corners))
+            if isinstance(prompt, Points) and any(prompt.labels) and before is not None and before.packed.empty:
+                prediction = self._no_larger(target, prompt, prediction, view)
             mask = self._to_mask(prediction.logits, view)
             if not view.cuts(mask):
                 break
             target.view = self._widened(view, _bounding_box(mask))
         mask, prediction = self._without_refused(target, index, before, mask, prediction, view)
         return self._prompted(target, index, view, prediction, mask)
+
+    def _no_larger(self, target: SegmentedObject, prompt: Points, prediction: MaskPrediction, view: View) -> MaskPrediction:
+        """An answer to clicks on what a pass had missed: what is under them, cut so that it is hardly larger than the object is
+        on the nearest slice that shows it. A click tells where, not how large, and what was missed is mostly an end."""
+        found = [index for index in target.records if index != prompt.slice_index and target.is_on(index)]
+        if not self.network.knows_depth or not found:
+            return prediction
+        nearest = min(found, key=lambda index: abs(index - prompt.slice_index))
+        most = _MOST_GROWTH * np.count_nonzero(target.records[nearest].mask)
+        clicked = np.zeros(self.slice_shape, dtype=bool)
+        for x, y, on in zip(prompt.xs, prompt.ys, prompt.labels, strict=True):
+            clicked[self._pixel(x, y)] |= on
+        logits = logits_to_slice(prediction.logits, view, *self.slice_shape).cpu().numpy()
+        cut, piece = 0.0, pieces_touching(logits > 0, clicked)
+        for higher in _HIGHER_CUTS:
+            smaller = pieces_touching(logits > higher, clicked)
+            if np.count_nonzero(piece) <= most or not smaller.any():
+                break
+            cut, piece = higher, smaller
+        mask = logits > cut
+        return self._only(piece if piece.any() else mask, mask, prediction._replace(logits=prediction.logits - cut), view)[1]
 
     def _without_refused(
         self,
@@ -170,7 +199,7 @@ class Segmenter:
             features = self.embeddings.features(index, view, direction)
             self._refresh_memories(target, index, features, direction)
             hint = self.logits_through(leader, view) if follow and leader is not None else None
-            doubt, depth = self._depth(target, index, view)
+            doubt, depth = self._depth(target, index, direction, view)
             prediction = target.tracker.answer(index, features, direction, hint, doubt, depth)
             mask = self._to_mask(prediction.logits, view)
             if follow and leader is not None and not leader.packed.empty:  # the next slice would follow strays
@@ -198,20 +227,47 @@ class Segmenter:
         where = mask_to_frame(dropped, view, logits.shape[-1]).to(logits.device) > 0
         return logits.masked_fill(where, -ROUGH_MASK_BOUND)
 
-    def _depth(self, target: SegmentedObject, index: int, view: View) -> tuple[float, SliceDepth | None]:
+    def _depth(self, target: SegmentedObject, index: int, direction: int, view: View) -> tuple[float, SliceDepth | None]:
         """What the expected depth says against a slice, and where it lies; nothing where a person said how far the object
         reaches."""
-        prior, shown = self.options.depth_prior, target.shown
-        if not shown or target.limits or shown[0] < index < shown[-1]:
+        shown = target.shown
+        if not shown or target.limits:
             return 0.0, None
         nearest = min(shown, key=lambda other: abs(other - index))
-        x0, y0, x1, y1 = _bounding_box(target.records[nearest].mask)
-        slice_mm, row_mm, column_mm = self.spacing
-        radius = ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
+        cross_section = target.records[nearest].mask
+        radius = self._radius(cross_section)
+        slice_mm = self.spacing[0]
         distance = abs(index - nearest) * slice_mm
+        place = self._place(target, index, direction, distance, radius, view)
+        prior = self.options.depth_prior
+        if prior is None or shown[0] < index < shown[-1]:
+            return 0.0, place
+        seen = next((index - back * direction for back in (1, 2, 3) if target.is_on(index - back * direction)), nearest)
+        share = np.count_nonzero(target.records[seen].mask) / np.count_nonzero(cross_section)
+        return prior.doubt(distance, radius, abs(seen - nearest) * slice_mm, share), place
+
+    def _place(
+        self, target: SegmentedObject, index: int, direction: int, distance: float, radius: float, view: View
+    ) -> SliceDepth:
+        """Where a slice lies, for the network; distance and radius in mm."""
+        slice_mm, row_mm, column_mm = self.spacing
         pixel_mm = math.sqrt(view.height * row_mm * view.width * column_mm) / self.network.config.image_size
-        pixels = (torch.tensor([length / pixel_mm], device=self.network.device) for length in (distance, slice_mm, radius))
-        return prior.doubt(distance, radius) if prior else 0.0, SliceDepth(*pixels)
+        ahead = target.anchor_ahead(index, direction)
+        ahead_mm = 0.0 if ahead is None else abs(ahead - index) * slice_mm
+        place = SliceDepth(
+            torch.tensor([distance / pixel_mm]),
+            torch.tensor([slice_mm / pixel_mm]),
+            torch.tensor([radius / pixel_mm]),
+            torch.tensor([ahead_mm / pixel_mm]),
+            torch.tensor([ahead is not None and target.is_on(ahead)]),
+        )
+        return place.to(self.network.device)
+
+    def _radius(self, mask: _Mask) -> float:
+        """Half the mean side of a mask's bounding box, mm."""
+        x0, y0, x1, y1 = _bounding_box(mask)
+        _, row_mm, column_mm = self.spacing
+        return ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
 
     # ── what a person approved ────────────────────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,7 @@ from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, Poin
 __all__ = ["ConvolutionalSAM2"]
 
 _LEAST_SCORE = 0.5  # logit of an object that a person says is there
-_DEPTH_FIGURES, _DEPTH_HIDDEN = 3, 64
+_DEPTH_FIGURES, _DEPTH_HIDDEN = 6, 64
 _LEAST_RADIUS = 1.0  # pixels
 _DEPTH_RANGE = (0.01, 20.0)  # radii of the object, or sides of the image: beyond, depths are not told apart
 _ENCODER_CHANNELS = (64, 96)  # at strides 4 and 8; that of stride 16 is the network's width
@@ -48,6 +48,8 @@ class ConvolutionalSAM2(SAM2):
     """Masks are answered at full resolution, one for every prompt: three candidates and an expected IoU to choose between
     them do a network this small no good."""
 
+    knows_depth = fits_boxes = True
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.depth_embedding = MLP(_DEPTH_FIGURES, _DEPTH_HIDDEN, _DEPTH_HIDDEN, config.hidden_dim)
@@ -69,8 +71,11 @@ class ConvolutionalSAM2(SAM2):
     def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
         radius = depth.radius.clamp(min=_LEAST_RADIUS)
         figures = (depth.distance / radius, depth.step / radius, depth.distance / self.config.image_size)
-        logs = torch.stack([torch.log(one.clamp(*_DEPTH_RANGE)) for one in figures], dim=-1)
-        embedding: Tensor = self.depth_embedding(logs) * (depth.radius > 0)[:, None]
+        bounded = depth.ahead > 0
+        logs = [torch.log(one.clamp(*_DEPTH_RANGE)) for one in (*figures, depth.ahead / radius)]
+        logs[-1] = logs[-1] * bounded
+        known = torch.stack((*logs, bounded.to(radius.dtype), (bounded & depth.ahead_shows).to(radius.dtype)), dim=-1)
+        embedding: Tensor = self.depth_embedding(known) * (depth.radius > 0)[:, None]
         return conditioned + embedding[:, :, None, None].to(conditioned.dtype)
 
     def grey_profile(self, features: ImageFeatures, logits: Tensor) -> Tensor:

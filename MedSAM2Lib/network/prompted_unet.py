@@ -7,6 +7,7 @@ pixels learn edges from far fewer examples. Ronneberger et al., arXiv 1505.04597
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -26,6 +27,7 @@ _CONDITIONED_LEVEL = 3  # the one of stride 16, where image features that have s
 _INPUTS = 8  # three channels of image, prompted mask, box, positive clicks, negative clicks, resemblance
 _LOGIT_BOUND = 10.0  # masks enter as logits between + and - this, scaled to + and - 1
 _BOX_DEPTH_BOUND = 16.0  # pixels: how deep in a box, or far from it, pixels are told apart
+_MASK_FIGURES = 6  # of an answered mask, beside what the features under it say: see `_figures`
 _CLICK_SIGMA = 2.5  # pixels: how far around its pixel a click speaks
 
 
@@ -44,6 +46,8 @@ class PromptedUNet(nn.Module):
         self.summary = nn.Sequential(nn.Linear(2 * coarsest, dim), nn.ReLU())
         self.iou_head = nn.Linear(dim, 1)
         self.object_head = nn.Linear(dim, 1)
+        # An object that ends fades or shrinks first, so whether it is there is asked once more of the mask that was answered.
+        self.evidence = nn.Sequential(nn.Linear(dim + finest + _MASK_FIGURES, dim), nn.ReLU(), nn.Linear(dim, 2))
 
     def forward(self, image: Tensor, conditioned: Tensor, points: Tensor, labels: Tensor, mask: Tensor | None) -> DecodedMasks:
         """One mask per batch element, as logits (B, 1, S, S).
@@ -57,7 +61,8 @@ class PromptedUNet(nn.Module):
         box = _box_map(points, labels, side)
         # What is in the box and not around it is rather the object: until a slice is known, that is all there is to go by.
         alike = image[:, 3:] if image.shape[1] > 3 else _standing_out(image, box)
-        maps = (image[:, :3], _mask_map(mask, image, labels), box, _click_maps(points, labels, side), alike)
+        before = _mask_map(mask, image, labels)
+        maps = (image[:, :3], before, box, _click_maps(points, labels, side), alike)
         # Two by two pixels to one cell of stride 2: convolutions at full resolution would cost more than all others.
         x = self.stem(F.pixel_unshuffle(torch.cat([one.to(image.dtype) for one in maps], dim=1), 2))
         skipped = []
@@ -70,12 +75,39 @@ class PromptedUNet(nn.Module):
         for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
             finer = F.interpolate(up(x), scale_factor=2.0, mode="nearest")
             x = merge(torch.cat((finer, skipped.pop()), dim=1))
+        logits = F.pixel_shuffle(self.mask_head(x), 2)
+        share = logits.detach().float().sigmoid()  # that a mask is there is no reason to change it
+        under = F.avg_pool2d(share, 2)
+        within = (x * under).sum((-2, -1)) / under.sum((-2, -1)).clamp(min=1)
+        known = torch.cat((summary, within, _figures(share, before, alike)), dim=-1)
+        object_evidence, iou_evidence = self.evidence(known.to(summary.dtype)).split(1, dim=-1)
         return DecodedMasks(
-            logits=F.pixel_shuffle(self.mask_head(x), 2),
-            iou=self.iou_head(summary).sigmoid(),
+            logits=logits,
+            iou=(self.iou_head(summary) + iou_evidence).sigmoid(),
             tokens=summary[:, None],
-            object_score=self.object_head(summary),
+            object_score=self.object_head(summary) + object_evidence,
         )
+
+
+def _figures(share: Tensor, before: Tensor, alike: Tensor) -> Tensor:
+    """(B, 6) of a mask (`share` of each pixel, 0..1): its size, how sure it is on the whole and at its surest, how much it
+    resembles the object, and, where a mask was given (`before`, -1 to 1), how much it has grown and kept of that.
+
+    All are (B, 1, S, S).
+    """
+    share, before, alike = (one.float().flatten(1) for one in (share, before, alike))
+    given = before.clamp(min=0)
+    area, area_before = share.sum(1), given.sum(1)
+    followed = (before != 0).any(1)
+    figures = (
+        torch.log1p(area) - math.log(share.shape[1]) / 2,
+        share.square().sum(1) / area.clamp(min=1),
+        share.amax(1),
+        (alike * share).sum(1) / area.clamp(min=1),
+        (torch.log1p(area) - torch.log1p(area_before)) * followed,
+        2 * (share * given).sum(1) / (area + area_before).clamp(min=1),
+    )
+    return torch.stack(figures, dim=-1)
 
 
 def slice_grey(image: Tensor) -> Tensor:

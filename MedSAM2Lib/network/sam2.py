@@ -64,6 +64,11 @@ class SliceDepth(NamedTuple):
     distance: Tensor  # from the nearest slice on which a person said or approved where the object is; above 0
     step: Tensor  # from the slice before
     radius: Tensor  # half the mean side of the object's box on that slice
+    ahead: Tensor  # to the next slice in the direction of the pass that a person prompted or locked; 0: there is none
+    ahead_shows: Tensor  # bool: whether the object is on that one
+
+    def to(self, device: torch.device) -> SliceDepth:
+        return SliceDepth(*(figure.to(device) for figure in self))
 
 
 class MaskPrediction(NamedTuple):
@@ -79,6 +84,9 @@ class MaskPrediction(NamedTuple):
 
 class SAM2(nn.Module):
     """The whole network. Attribute names are the published checkpoints' key names."""
+
+    knows_depth = False  # whether `at_depth` tells it anything
+    fits_boxes = False  # whether its masks are better where they reach as far as the box that they answer (`inference.mask_size`)
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

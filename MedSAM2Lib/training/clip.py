@@ -21,8 +21,8 @@ class Clip:
     images: npt.NDArray[np.float32]  # (T, 3, S, S), 0..1: the slice before, the slice, the slice after
     masks: npt.NDArray[np.bool_]  # (T, S, S); empty where the object has ended
     distances: npt.NDArray[np.float32]  # (T,) from the prompted slice, pixels
-    step: float  # from slice to slice, pixels; between the first two there may be more
-    kind: str  # "scan", "label map", "supervoxel" or "synthetic"
+    step: float  # from slice to slice, pixels; after the first and before the last there may be more
+    kind: str  # "scan", "label map", "supervoxel", "lesion" or "synthetic"
     name: str  # volume and structure, for people
 
 

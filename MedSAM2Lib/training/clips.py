@@ -1,8 +1,9 @@
 """Clips to train on: one object through consecutive slices, seen through one square crop.
 
-A clip comes from one of four kinds of source: labelled scans, label maps without an image (rendered in a fresh contrast),
-pseudo-targets grown in any scan, and synthetic volumes. Whatever is drawn depends only on the random generator and the
-step that are handed in; the caches hold nothing that could not be computed again, so a run can be resumed anywhere.
+A clip comes from one of five kinds of source: labelled scans, label maps without an image (rendered in a fresh contrast),
+pseudo-targets grown in any scan, lesions drawn into any scan, and synthetic volumes. Whatever is drawn depends only on the
+random generator and the step that are handed in; the caches hold nothing that could not be computed again, so a run can be
+resumed anywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy.typing as npt
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.augmentation import augment, choose_window, is_visible
 from MedSAM2Lib.training.clip import Clip, ClipBatch, batch_of
+from MedSAM2Lib.training.lesions import draw_lesion, paint_lesion
 from MedSAM2Lib.training.regions import grow_region
-from MedSAM2Lib.training.rendering import render_labels
+from MedSAM2Lib.training.rendering import render_labels, tissues_of
 from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE, synthetic_patient
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE, choose_axis, choose_view, resample
 from MedSAM2Lib.training.volumes import ManifestEntry, Target, TrainingVolume, label_targets, load_volume, read_manifest
@@ -49,7 +51,8 @@ _GRADE_WEIGHTS = {"A": 1.0, "B": 1.0, "C": 0.6}
 _UNNAMED_WEIGHT = 0.25  # of what a source gives a code but no name: nobody will draw a box around it
 _LESION_WEIGHT = 2.0  # many pieces under one name deserve more turns than one outline
 
-_SUPERVOXEL_SHARE = 0.08  # of what is not synthetic goes to pseudo-targets, and of the rest
+_SUPERVOXEL_SHARE = 0.07  # of what is not synthetic goes to pseudo-targets,
+_LESION_SHARE = 0.12  # to lesions drawn into scans, and of the rest
 _LABEL_MAP_SHARE = 0.38  # goes to rendered label maps, the others to labelled scans
 
 _FILLED_SHARE = 0.4  # of synthetic targets that enclose others include them: a vessel with its lumen
@@ -93,8 +96,9 @@ class ClipSource:
 
     `held_out` names volumes or whole source groups to leave out. `synthetic_share` of the clips are synthetic; a kind
     that the folder lacks gives its share to the others. `only` restricts to some of the kinds "scan", "label map",
-    "supervoxel", "synthetic". `far` is the chance that a clip leaves out slices after the prompted one, so that it
-    begins where a pass has already come a way.
+    "supervoxel", "lesion", "synthetic". `far` is the chance that a clip leaves out slices after the prompted one, so that it
+    begins where a pass has already come a way, and again before its last; `repainted` that a labelled scan is shown in a
+    contrast of its own.
 
     Volumes are decoded when first drawn and kept; `preload()` decodes all of them (0.5 GB), so that forked workers
     share them.
@@ -109,6 +113,7 @@ class ClipSource:
         seed: int = 0,
         only: Collection[str] = (),
         far: float = 0.0,
+        repainted: float = 0.0,
         synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
     ) -> None:
         entries = [] if train_dir is None else read_manifest(Path(train_dir))
@@ -121,7 +126,7 @@ class ClipSource:
         self._entries = {e.name: e for e in entries if e.name not in left_out and e.group not in left_out}
         self._volumes: dict[str, TrainingVolume] = {}
         self._seed, self._synthetic_shape = seed, synthetic_shape
-        self._see = partial(make_clip, far=far)
+        self._see = partial(make_clip, far=far, repainted=repainted)
         self._synthetic: OrderedDict[tuple[int, int, int], TrainingVolume] = OrderedDict()
         self._structures = _structures_by_group(e for e in self._entries.values() if e.has_image and e.has_label)
         self._label_maps = sorted(e.name for e in self._entries.values() if not e.has_image and e.structures)
@@ -165,11 +170,13 @@ class ClipSource:
         """How to draw each kind that there is, and the chance of each."""
         if not 0.0 <= synthetic_share <= 1.0:
             raise TrainingError(f"The share of synthetic clips is a number from 0 to 1, but {synthetic_share} came.")
-        labelled = (1.0 - synthetic_share) * (1.0 - _SUPERVOXEL_SHARE)
+        real = 1.0 - synthetic_share
+        labelled = real * (1.0 - _SUPERVOXEL_SHARE - _LESION_SHARE)
         kinds: dict[str, tuple[_DrawClip, float, bool]] = {
             "scan": (self._draw_scan, labelled * (1.0 - _LABEL_MAP_SHARE), bool(self._structures)),
             "label map": (self._draw_label_map, labelled * _LABEL_MAP_SHARE, bool(self._label_maps)),
-            "supervoxel": (self._draw_supervoxel, (1.0 - synthetic_share) * _SUPERVOXEL_SHARE, bool(self._scans)),
+            "supervoxel": (self._draw_supervoxel, real * _SUPERVOXEL_SHARE, bool(self._scans)),
+            "lesion": (self._draw_lesion, real * _LESION_SHARE, bool(self._scans)),
             "synthetic": (self._draw_synthetic, synthetic_share, True),
         }
         if unknown := sorted(set(only) - set(kinds)):
@@ -183,7 +190,7 @@ class ClipSource:
             )
         return [draw for draw, _ in usable], shares / shares.sum()
 
-    # The four kinds.
+    # The five kinds.
 
     def _draw_scan(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
         groups = sorted(self._structures)
@@ -219,12 +226,20 @@ class ClipSource:
         return None if target is None else self._see(rng, volume, target, "synthetic", image_size, length)
 
     def _draw_supervoxel(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
-        groups = sorted(self._scans)
-        names = self._scans[groups[int(rng.integers(len(groups)))]]
-        volume = self._volume(names[int(rng.integers(len(names)))])
+        volume = self._any_scan(rng)
         axis = choose_axis(rng, volume.shape, volume.spacing)
         target = grow_region(rng, volume, axis, length)
         return None if target is None else self._see(rng, volume, target, "supervoxel", image_size, length, axis)
+
+    def _draw_lesion(self, rng: np.random.Generator, image_size: int, length: int, step: int) -> Clip | None:
+        volume = self._any_scan(rng)
+        target = draw_lesion(rng, volume)
+        return None if target is None else self._see(rng, volume, target, "lesion", image_size, length)
+
+    def _any_scan(self, rng: np.random.Generator) -> TrainingVolume:
+        groups = sorted(self._scans)
+        names = self._scans[groups[int(rng.integers(len(groups)))]]
+        return self._volume(names[int(rng.integers(len(names)))])
 
     # Caches.
 
@@ -300,11 +315,13 @@ def make_clip(
     axis: int | None = None,
     whole_slices: float = WHOLE_SLICE_SHARE,
     far: float = 0.0,
+    repainted: float = 0.0,
 ) -> Clip | None:
     """See the target through a random view; None if no slices fit, or the object is lost at this size or contrast.
 
     whole_slices  chance that the view shows whole slices instead of a square around the target
-    far           chance that slices between the prompted one and the next are left out
+    far           chance that slices are left out after the prompted one, and again before the last
+    repainted     chance that a labelled scan is shown in a contrast of its own, by its labels and greys
     """
     axis = choose_axis(rng, volume.shape, volume.spacing) if axis is None else axis
     view = choose_view(rng, volume.shape, volume.spacing, target, axis, image_size, length, whole_slices, far)
@@ -315,19 +332,43 @@ def make_clip(
     mask = target.cut(axis, view.indices[:, 1], rows, columns)
     slices, places = np.unique(view.indices, return_inverse=True)
     places = places.reshape(view.indices.shape)  # of each slice and its neighbours among `slices`
-    if volume.image is not None:
-        values = np.moveaxis(volume.image, axis, 0)[slices, rows, columns].astype(np.float32)
-        low, high = choose_window(rng, volume, values[places[0, 1]], mask[0])
-        values = np.clip((values - low) / (high - low), 0.0, 1.0)
-    else:
-        assert volume.label is not None
-        label = np.ascontiguousarray(np.moveaxis(volume.label, axis, 0)[slices, rows, columns])
-        values = render_labels(label, rng, tissues=volume.tissues)
+    where = (axis, slices, rows, columns)
+    values, drawn = _seen(rng, volume, target, kind, where, (int(places[0, 1]), mask[0]), repainted)
     sampled = resample(view, np.concatenate([values, mask], dtype=np.float32), rows, columns)
     images, masks = sampled[: len(slices)], sampled[len(slices) :] >= 0.5
     if masks[0].sum() < max(4.0, _LEAST_PIXELS * image_size**2):
         return None
-    drawn = kind in ("synthetic", "label map")  # where contrast is chance, most objects without any are passed over
+    # Where contrast is chance, most objects without any are passed over.
     if drawn and not is_visible(images[places[0, 1]], masks[0]) and rng.random() > _HIDDEN_SHARE:
         return None
     return Clip(augment(rng, images)[places], masks, view.distances, view.step, kind, f"{volume.name}: {target.name}")
+
+
+def _seen(
+    rng: np.random.Generator,
+    volume: TrainingVolume,
+    target: Target,
+    kind: str,
+    where: tuple[int, npt.NDArray[np.int64], slice, slice],
+    prompted: tuple[int, BoolArray],
+    repainted: float,
+) -> tuple[FloatArray, bool]:
+    """Grey values (N, h, w), 0..1, of slices, and whether their contrast was drawn by chance.
+
+    where     axis, slices along it, and the window's rows and columns
+    prompted  which of the slices that is, and its mask (h, w)
+    """
+    axis, slices, rows, columns = where
+    label = None if volume.label is None else np.moveaxis(volume.label, axis, 0)[slices, rows, columns]
+    if volume.image is None:
+        assert label is not None
+        return render_labels(np.ascontiguousarray(label), rng, tissues=volume.tissues), True
+    values = np.moveaxis(volume.image, axis, 0)[slices, rows, columns].astype(np.float32)
+    number, mask = prompted
+    low, high = choose_window(rng, volume, values[number], mask)
+    values = np.clip((values - low) / (high - low), 0.0, 1.0)
+    if kind == "lesion":
+        return paint_lesion(rng, values, target.codes(*where)), True
+    if kind == "scan" and label is not None and repainted and rng.random() < repainted:
+        return render_labels(tissues_of(values, label, target.cut(*where)), rng), True
+    return values, kind == "synthetic"

@@ -18,6 +18,7 @@ __all__ = ["fine_tuning_plan", "split_cases", "whole_slice_share"]
 _WARMUP_SHARE = 0.05  # of the steps
 _SAVES, _VALIDATIONS = 20, 4  # of a run
 _CLIP_LENGTHS = (1, 4, 6, 8)
+_OWN_MIX = PromptMix(correction=0.4, missed=0.3, unfollowed=0.15, astray=0.15, bounded=0.3)
 _WITHOUT_ZOOM = 0.8  # of the clips of a network that sees whole slices show them; the rest shows it details
 
 
@@ -36,7 +37,7 @@ def fine_tuning_plan(
         lengths=tuple(length for length in _CLIP_LENGTHS if length <= min(thickest, slices_per_step)),
         learning_rate=learning_rate,
         warmup_steps=max(1, round(_WARMUP_SHARE * steps)),
-        prompts=PromptMix(correction=0.4, unfollowed=0.15, astray=0.15) if own_network else PAPER_MIX,
+        prompts=_OWN_MIX if own_network else PAPER_MIX,
         losses=FROM_SCRATCH if own_network else LossWeights(),
         seed=seed,
         save_every=max(1, steps // _SAVES),

@@ -47,9 +47,12 @@ NANO_PLAN = TrainingPlan(
     lengths=(2, 4, 6, 10),
     small_image_steps=8_800,
     learning_rate=2e-3,
-    prompts=PromptMix(box=0.7, click=0.15, correction=0.5, most_clicks=2, unfollowed=0.15, astray=0.25),
+    prompts=PromptMix(
+        box=0.7, click=0.15, correction=0.5, missed=0.3, most_clicks=2, unfollowed=0.15, astray=0.15, bounded=0.3
+    ),
     seed=1,
 )
+_REPAINTED = 0.15  # of labelled scans are shown in contrasts of their own
 _FAR = 0.35  # of its clips leave out slices after the prompted one: what ten slices show is near the prompt
 
 
@@ -71,7 +74,7 @@ def train_nano(
     torch.manual_seed(plan.seed)
     network = initialise(build_network(network_config("nano"))).to(device)
     side = network.config.image_size
-    source = ClipSource(data, held_out=held_out, far=_FAR, seed=plan.seed)
+    source = ClipSource(data, held_out=held_out, far=_FAR, repainted=_REPAINTED, seed=plan.seed)
     source.preload()  # once, before the workers fork
     validate = None
     if held_out and processes.is_first:

@@ -15,11 +15,13 @@ from scipy import ndimage
 from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training.fields import log_uniform, smooth_field
 
-__all__ = ["paint_tissue", "render_labels", "scan"]
+__all__ = ["paint_tissue", "render_labels", "scan", "tissues_of"]
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.uint8]
 
+_GREYS = 12  # tissues that what has no label is divided into
+_OBJECT = 255 - _GREYS  # the code of the object itself
 _MODALITY_CHANCES = (0.45, 0.47, 0.08)  # CT, MR, US
 
 
@@ -41,6 +43,17 @@ def render_labels(label: LabelArray, rng: np.random.Generator, *, tissues: npt.N
     spreads[0] = textures[0] = 0.0
     image = paint_tissue(rng, label, means, spreads, textures)
     return scan(rng, image)
+
+
+def tissues_of(values: FloatArray, label: LabelArray, mask: npt.NDArray[np.bool_]) -> LabelArray:
+    """A map of tissues of a scan, to be rendered: its labels, the object in `mask` as one, and greys in steps elsewhere.
+
+    values  (k, j, i), 0..1; label and mask likewise
+    """
+    smooth = ndimage.uniform_filter(values, (1, 3, 3))
+    greys = np.clip(smooth * _GREYS, 0, _GREYS - 1).astype(np.uint8)
+    darkest_first = np.where(greys > 0, greys + (255 - _GREYS), 0)  # 0 is outside
+    return np.where(mask, _OBJECT, np.where(label > 0, np.minimum(label, _OBJECT - 1), darkest_first)).astype(np.uint8)
 
 
 def paint_tissue(

@@ -19,7 +19,7 @@ from MedSAM2Lib.memory.bank import RecentBank
 from MedSAM2Lib.memory.options import SelfSorting
 from MedSAM2Lib.memory.self_sorting import SelfSortingBank
 from MedSAM2Lib.network.prompt_encoder import PointLabel
-from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
+from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.hints import Hints, drawn
 from MedSAM2Lib.training.losses import LossWeights, slice_loss
@@ -39,11 +39,13 @@ class PromptMix:
     box: float = 0.75
     click: float = 0.1
     correction: float = 0.2  # probability that a clip gets corrective clicks
+    missed: float = 0.0  # probability that what is corrected is not the answer but an empty mask, as if nothing was found
     most_corrected: int = 1  # slices of a clip that get some
     most_clicks: int = 1  # one after the other, on each of them
     unfollowed: float = 0.0  # probability that a clip is tracked without the mask of the slice before, from memory alone
     astray: float = 0.0  # share of the masks of slices before that are not the network's own but the reference's, led astray
     unplaced: float = 0.1  # probability that a network that knows how deep slices lie is not told so of a clip's
+    bounded: float = 0.0  # probability that a person has spoken on a clip's last slice, too, before it is tracked
     alone: float = 0.1  # probability that a network with neighbours as channels does not see a clip's
     pointer_span: int = 64  # slices a clip pretends to be cut from, so that pointer positions match whole volumes
 
@@ -119,13 +121,18 @@ def _track(
     draw = torch.rand(2, generator=generator)
     if length == 1:
         draw[0] *= mix.box + mix.click  # a reference mask as prompt leaves nothing to learn on its own slice
-    corrected = _corrected_slices(length, mix, generator) if draw[1] < mix.correction else []
+    bounded = length > 2 and bool(drawn(1, mix.bounded, generator))
+    tracked = length - 1 if bounded else length
+    corrected = _corrected_slices(tracked, mix, generator) if draw[1] < mix.correction else []
     clicks = int(torch.randint(1, mix.most_clicks + 1, (1,), generator=generator))
+    missed = bool(drawn(1, mix.missed, generator))
     followed = bool(torch.rand(1, generator=generator) >= mix.unfollowed)
     hints = Hints(batch, mix.astray, generator)
-    places = _Places(batch, mix.unplaced, generator)
+    if bounded:
+        tracker.adopt_mask(length - 1, features[-1], masks[:, -1:])
+    places = _Places(batch, mix.unplaced, bounded, generator)
 
-    for index in range(length):
+    for index in range(tracked):
         points: PointTensors | None = None
         if index == 0:
             prediction, points = _first_prompt(tracker, features[0], masks[:, 0], mix, float(draw[0]), generator)
@@ -133,10 +140,14 @@ def _track(
             hint = hints(index, prediction.logits.detach()) if followed else None
             prediction = tracker.track(index, features[index], 1, hint, depth=places(index))
         on_prediction(prediction, masks[:, index], index)
+        answered = prediction.logits.detach()
+        if missed and index > 0:
+            answered = torch.full_like(answered, NO_OBJECT_LOGIT)
         for _ in range(clicks if index in corrected else 0):
-            predicted = _upscaled(prediction.logits, masks.shape[-1]) > 0
+            predicted = _upscaled(answered, masks.shape[-1]) > 0
             points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
-            prediction = tracker.prompt(index, features[index], points, prediction.logits.detach())
+            prediction = tracker.prompt(index, features[index], points, answered)
+            answered = prediction.logits.detach()
             on_prediction(prediction, masks[:, index], index)
         if index in corrected:
             assert points is not None
@@ -144,13 +155,15 @@ def _track(
 
 
 class _Places:
-    """How deep slices lie behind the last one that was prompted and has the object."""
+    """How deep slices lie behind the last one that was prompted and has the object, and before the end of a bounded clip."""
 
-    def __init__(self, batch: ClipBatch, unplaced: float, generator: torch.Generator) -> None:
+    def __init__(self, batch: ClipBatch, unplaced: float, bounded: bool, generator: torch.Generator) -> None:
         self._batch = batch
+        self._bounded = bounded
         unknown = drawn(len(batch.steps), unplaced, generator).to(batch.steps.device)
         self._radius = object_radius(batch.masks[:, 0]) * ~unknown
         self._from = batch.distances[:, 0]
+        self._ahead_shows = batch.masks[:, -1].flatten(1).any(1)
 
     def corrected(self, index: int, points: PointTensors) -> None:
         """Clicks beside the object alone say nothing of where it is."""
@@ -161,7 +174,9 @@ class _Places:
         self._from = torch.where(moved, self._batch.distances[:, index], self._from)
 
     def __call__(self, index: int) -> SliceDepth:
-        return SliceDepth(self._batch.distances[:, index] - self._from, self._batch.steps, self._radius)
+        distances = self._batch.distances
+        ahead = (distances[:, -1] - distances[:, index]) * self._bounded
+        return SliceDepth(distances[:, index] - self._from, self._batch.steps, self._radius, ahead, self._ahead_shows)
 
 
 def _corrected_slices(length: int, mix: PromptMix, generator: torch.Generator) -> list[int]:

@@ -28,6 +28,8 @@ _AXIS_CHANCES = (0.74, 0.13, 0.13)  # of k, j, i there
 _STEP_MM = (0.8, 6.0)  # from slice to slice, as far as 1 to 3 voxels allow
 _LARGEST_STEP = 3
 _SMALLEST_AREA = 12  # voxels of the prompted slice; half of the largest area if the target never gets there
+# After slices that were left out a pass is where the target still is, or a little beyond its end: it did not notice.
+_PASSED_WEIGHT, _PASSED = 0.6, 3  # of those runs; slices, or a third of the target's
 _LEAVING_WEIGHT = 0.8  # of runs at whose end the target is gone, against runs where it is still there
 
 # Which square.
@@ -80,7 +82,7 @@ def choose_view(
     """A random view of the target along `axis`, `length` slices of image_size^2 pixels; None if no run of slices fits.
 
     whole_slices  chance that it shows whole slices
-    far           chance that slices between the prompted one and the next are left out
+    far           chance that slices are left out after the prompted one, and again before the last
     """
     chosen = _choose_slices(rng, target.profile(axis), shape[axis], spacing[axis], length, far)
     if chosen is None:
@@ -118,9 +120,10 @@ def choose_view(
 def _choose_slices(
     rng: np.random.Generator, profile: Profile, size: int, spacing: float, length: int, far: float
 ) -> tuple[npt.NDArray[np.int64], tuple[int, int, int, int]] | None:
-    """Slices (length, 3) of an axis of `size`, the prompted one first, and the target's box on it.
+    """Slices (length, 3) of an axis of `size`, the prompted one first, and the target's box on it. `far` is the chance that
+    some are left out after the first, and likewise before the last.
 
-    Each between its neighbours; where the volume ends, these stay inside. Of slices further on, the first shows the target.
+    Each between its neighbours; where the volume ends, these stay inside.
     """
     if size < length or not len(profile.areas):
         return None
@@ -134,16 +137,21 @@ def _choose_slices(
     def shows_target(at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return (at >= 0) & (at < len(areas)) & (areas[np.clip(at, 0, len(areas) - 1)] > 0)
 
-    left_out = 0
-    if length > 1 and far and rng.random() < far:
-        left_out = int(rng.integers(1, max(2, len(areas) // step)))
-    for way, gap in ((direction, left_out), (-direction, left_out), (direction, 0), (-direction, 0)):
-        places = np.arange(length) + gap * (np.arange(length) > 0)
+    def left_out(chance: float) -> int:
+        return int(rng.integers(1, max(2, len(areas) // step))) if chance and rng.random() < chance else 0
+
+    after_first, before_last = left_out(far if length > 1 else 0.0), left_out(far if length > 2 else 0.0)
+    gaps = [(after_first, before_last), (after_first, 0), (0, before_last), (0, 0)]
+    for way, (gap, last_gap) in ((way, both) for both in dict.fromkeys(gaps) for way in (direction, -direction)):
+        number_in_clip = np.arange(length)
+        places = number_in_clip + gap * (number_in_clip > 0) + last_gap * (number_in_clip == length - 1)
         last = number + way * step * places[-1]
         inside_volume = (profile.first + last >= 0) & (profile.first + last < size)
         chance = weight * inside_volume * np.where(shows_target(last), 1.0, _LEAVING_WEIGHT)
         if gap:
-            chance *= shows_target(number + way * step * places[1])
+            resumed = number + way * step * places[1]
+            passed = np.maximum(-resumed, resumed - (len(areas) - 1)) <= max(_PASSED, len(areas) // 3)
+            chance *= np.where(shows_target(resumed), 1.0, _PASSED_WEIGHT * passed)
         if chance.any():
             n = int(rng.choice(len(chance), p=chance / chance.sum()))
             row0, column0, row1, column1 = profile.boxes[n].tolist()

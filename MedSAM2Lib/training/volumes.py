@@ -96,9 +96,13 @@ class Target:
 
     def cut(self, axis: int, indices: npt.NDArray[np.int64], rows: slice, columns: slice) -> BoolArray:
         """The mask (len(indices), rows, columns) on slices of the volume, in a window of the volume's slice."""
+        return self._wanted[self.codes(axis, indices, rows, columns)]
+
+    def codes(self, axis: int, indices: npt.NDArray[np.int64], rows: slice, columns: slice) -> LabelArray:
+        """The same of the codes themselves; 0 where there are none."""
         codes = np.moveaxis(self._codes, axis, 0)
         row_offset, column_offset = self._plane_offset(axis)
-        out = np.zeros((len(indices), rows.stop - rows.start, columns.stop - columns.start), bool)
+        out = np.zeros((len(indices), rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         top, bottom = max(rows.start, row_offset), min(rows.stop, row_offset + codes.shape[1])
         left, right = max(columns.start, column_offset), min(columns.stop, column_offset + codes.shape[2])
         if bottom <= top or right <= left:
@@ -107,7 +111,7 @@ class Target:
         inner = (slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start))
         for n, index in enumerate(indices - self._offset[axis]):
             if 0 <= index < len(codes):
-                out[n][inner] = self._wanted[part[index]]
+                out[n][inner] = part[index]
         return out
 
 

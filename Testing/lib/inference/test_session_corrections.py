@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from MedSAM2Lib.checkpoints.loading import LoadedModel
@@ -157,6 +158,63 @@ def test_a_pass_ends_after_three_slices_that_are_as_they_were(a_seeing_model: Lo
     session.options = PLAIN
     session.add_prompt("ball", replace(BOX, slice_index=7))
     assert slices_done(session) == [*range(7)]
+
+
+class SeesAhead(ObeysClicks):
+    knows_depth = True
+
+
+@pytest.mark.parametrize(("kind", "done"), [(ObeysClicks, [6, 7, 8]), (SeesAhead, [6, 7, 8, 9, 10])])
+def test_a_pass_to_where_the_object_was_refused_goes_all_the_way_if_the_network_sees_ahead(
+    a_volume: Volume, kind: type[SeesBright], done: list[int]
+) -> None:
+    session = opened(loaded(kind), a_volume, AGREEING)
+    session.add_prompt("ball", replace(BOX, slice_index=5))
+    list(session.propagate())
+    session.add_prompt("ball", beside(11, (46, 20)))
+    assert not session.mask("ball")[11].any()
+    assert [index for index in slices_done(session) if index < 11] == done
+
+
+class Boundless(SeesBright):
+    """Answers a click by a hill that covers the slice, and two specks beside it."""
+
+    def predict(
+        self,
+        conditioned: Tensor,
+        features: ImageFeatures,
+        points: PointTensors | None = None,
+        mask: Tensor | None = None,
+        doubt: float = 0.0,
+    ) -> MaskPrediction:
+        answer = super().predict(conditioned, features, points, mask, doubt)
+        if points is None or points.labels[0, 0] != 1:
+            return answer
+        side = answer.logits.shape[-1]
+        away = torch.arange(side) - (side - 1) / 2
+        hill = side / 2 - torch.hypot(away[:, None], away[None])
+        hill[0, 0] = hill[-1, -1] = 20
+        return answer._replace(logits=hill[None, None])
+
+
+class BoundlessAhead(Boundless):
+    knows_depth = True
+
+
+@pytest.mark.parametrize("kind", [Boundless, BoundlessAhead])
+def test_a_click_on_what_was_missed_brings_no_more_than_the_next_slice_has(a_volume: Volume, kind: type[SeesBright]) -> None:
+    session = opened(loaded(kind), a_volume, replace(PLAIN, depth_prior=DepthPrior(bias=1900.0, slope=1000.0)))
+    session.add_prompt("ball", BOX)
+    list(session.propagate())
+    assert not session.mask("ball")[MIDDLE + 4].any()
+    clicked = session.add_prompt("ball", Points(MIDDLE + 4, (24.0,), (24.0,), (True,))).mask
+    assert clicked[24, 24]
+    known_area = np.count_nonzero(session.mask("ball")[MIDDLE])
+    if kind is Boundless:
+        assert np.count_nonzero(clicked) > 1.5 * known_area
+    else:
+        assert 0.5 * known_area < np.count_nonzero(clicked) <= 1.25 * known_area
+        assert not clicked[0, 0]
 
 
 def test_slices_that_no_pass_has_been_to_end_no_pass(a_seeing_model: LoadedModel, a_volume: Volume) -> None:

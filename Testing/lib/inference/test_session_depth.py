@@ -72,12 +72,31 @@ def test_within_what_a_person_limited_nothing_is_said(a_session: Session, the_tr
     assert not told(a_session).depths
 
 
-def test_between_two_prompted_slices_nothing_is_said(a_session: Session, the_truth: Mask) -> None:
-    for index in (8, FIRST):
+def ahead_by_slice(session: Session, rows: int) -> dict[int, tuple[float, bool]]:
+    """Of each slice that a propagation segments: how many slices further on a person spoke, and whether the object is there."""
+    told(session).depths.clear()
+    steps = [result.slice_index for result in session.propagate()]
+    pixel_mm = rows * SPACING[1] / told(session).config.image_size
+    return {
+        step: (round(float(depth.ahead) * pixel_mm / SPACING[2]), bool(depth.ahead_shows))
+        for step, depth in zip(steps, told(session).depths, strict=True)
+    }
+
+
+def test_a_slice_is_told_how_far_ahead_a_person_saw_the_object(a_session: Session, the_truth: Mask) -> None:
+    for index in (7, FIRST):
         a_session.add_prompt("ball", box_around(the_truth[index], index))
-    between = [result.slice_index for result in a_session.propagate() if 8 < result.slice_index < FIRST]
-    assert between
-    assert len(told(a_session).depths) == the_truth.shape[0] - 2 - len(between)
+    ahead = ahead_by_slice(a_session, the_truth.shape[1])
+    assert [ahead[index] for index in (8, 9, 10, 11)] == [(4, True), (3, True), (3, True), (4, True)]
+    assert {ahead[index] for index in ahead if not 7 < index < FIRST} == {(0, False)}
+
+
+def test_a_slice_is_told_how_far_ahead_a_person_said_that_the_object_is_not(a_session: Session, the_truth: Mask) -> None:
+    a_session.add_prompt("ball", box_around(the_truth[FIRST], FIRST))
+    a_session.add_prompt("ball", Points(21, (5.0,), (5.0,), (False,)))
+    ahead = ahead_by_slice(a_session, the_truth.shape[1])
+    assert [ahead[index] for index in (13, 17, 20)] == [(8, False), (4, False), (1, False)]
+    assert ahead[11] == (0, False)
 
 
 def test_the_nearest_prompted_slice_says_what_the_object_looks_like(a_session: Session, the_truth: Mask) -> None:

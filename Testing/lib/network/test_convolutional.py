@@ -89,6 +89,15 @@ def test_a_mask_of_another_size_means_the_same() -> None:
     assert torch.equal(answer(mask=flat).logits, answer(mask=flat[..., ::4, ::4]).logits)
 
 
+def test_whether_the_object_is_there_is_asked_of_the_mask_that_was_answered() -> None:
+    absent = copy.deepcopy(NETWORK)
+    assert isinstance(absent.sam_mask_decoder, PromptedUNet)
+    absent.sam_mask_decoder.mask_head.bias.sub_(100)
+    features = seen()
+    told = absent.predict(absent.without_memory(features.stride16), features, mask=MASK)
+    assert not torch.equal(told.object_score, answer(mask=MASK).object_score)
+
+
 def test_who_draws_a_box_is_believed() -> None:
     doubting = copy.deepcopy(NETWORK)
     assert isinstance(doubting.sam_mask_decoder, PromptedUNet)
@@ -108,8 +117,8 @@ def test_memories_change_the_answer() -> None:
     assert not torch.equal(NETWORK.predict(conditioned, features).logits, answer().logits)
 
 
-def a_depth(distance: float, step: float, radius: float) -> SliceDepth:
-    return SliceDepth(*(torch.tensor([figure]) for figure in (distance, step, radius)))
+def a_depth(distance: float, step: float, radius: float, ahead: float = 0.0, ahead_shows: bool = False) -> SliceDepth:
+    return SliceDepth(*(torch.tensor([figure]) for figure in (distance, step, radius, ahead)), torch.tensor([ahead_shows]))
 
 
 def test_how_deep_a_slice_lies_changes_the_answer_unless_it_is_not_known() -> None:
@@ -121,11 +130,20 @@ def test_how_deep_a_slice_lies_changes_the_answer_unless_it_is_not_known() -> No
     assert not torch.equal(NETWORK.predict(deep, features).logits, NETWORK.predict(deeper, features).logits)
 
 
+def test_what_a_person_said_further_on_changes_the_answer() -> None:
+    conditioned = NETWORK.without_memory(seen().stride16)
+    nothing, absent, shown = (NETWORK.at_depth(conditioned, a_depth(4, 2, 9, *ahead)) for ahead in ((0.0,), (6.0,), (6.0, True)))
+    assert not torch.equal(nothing, absent)
+    assert not torch.equal(absent, shown)
+    assert torch.equal(nothing, NETWORK.at_depth(conditioned, a_depth(4, 2, 9, 0.0, True)))
+
+
 def test_depth_means_the_same_at_every_size() -> None:
     conditioned = NETWORK.without_memory(seen().stride16)
     larger = copy.deepcopy(NETWORK)
     larger.config = replace(SMALL, image_size=2 * SIDE)
-    torch.testing.assert_close(larger.at_depth(conditioned, a_depth(8, 4, 18)), NETWORK.at_depth(conditioned, a_depth(4, 2, 9)))
+    twice, once = larger.at_depth(conditioned, a_depth(8, 4, 18, 12)), NETWORK.at_depth(conditioned, a_depth(4, 2, 9, 6))
+    torch.testing.assert_close(twice, once)
 
 
 def test_what_looks_like_the_object_is_pointed_out() -> None:

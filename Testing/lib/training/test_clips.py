@@ -11,6 +11,7 @@ import pytest
 from scipy import ndimage
 
 from MedSAM2Lib.errors import TrainingError
+from MedSAM2Lib.training import clips as clips_module
 from MedSAM2Lib.training.augmentation import augment, choose_window
 from MedSAM2Lib.training.clip import Clip, ClipBatch
 from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, ClipSource
@@ -77,7 +78,7 @@ def _clips(source: ClipSource, count: int = 12, length: int = 3) -> list[Clip]:
     return [source.sample(rng, SIZE, length) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["scan", "label map", "supervoxel", "synthetic"])
+@pytest.mark.parametrize("kind", ["scan", "label map", "supervoxel", "lesion", "synthetic"])
 def test_every_kind_gives_clips_of_the_right_shape_whose_first_mask_is_not_empty(a_train_folder: Path, kind: str) -> None:
     for clip in _clips(_source(a_train_folder, only=[kind])):
         assert clip.kind == kind
@@ -92,7 +93,26 @@ def test_every_kind_gives_clips_of_the_right_shape_whose_first_mask_is_not_empty
 
 def test_all_kinds_are_drawn(a_train_folder: Path) -> None:
     kinds = {clip.kind for clip in _clips(_source(a_train_folder), count=80)}
-    assert kinds == {"scan", "label map", "supervoxel", "synthetic"}
+    assert kinds == {"scan", "label map", "supervoxel", "lesion", "synthetic"}
+
+
+def test_a_lesion_differs_from_the_scan_it_is_drawn_into(a_train_folder: Path) -> None:
+    clips = _clips(_source(a_train_folder, only=["lesion"]), count=30, length=1)
+    for clip in clips:
+        outside = ndimage.binary_dilation(clip.masks[0], iterations=4) & ~ndimage.binary_dilation(clip.masks[0])
+        clip_contrast = abs(float(clip.images[0, 1][clip.masks[0]].mean() - clip.images[0, 1][outside].mean()))
+        assert clip_contrast > 0.01
+    assert len({int(clip.masks[0].sum()) for clip in clips}) > 15
+
+
+def test_a_repainted_scan_keeps_its_outlines_in_another_contrast(a_train_folder: Path) -> None:
+    def contrasts(repainted: float) -> list[float]:
+        source = _source(a_train_folder, only=["scan"], held_out=["ct"], repainted=repainted)
+        images = [(clip.images[:, 1], clip.masks) for clip in _clips(source, count=30, length=1)]
+        return [float(np.median(image[mask]) - np.median(image[~mask])) for image, mask in images]
+
+    assert sum(contrast < -0.02 for contrast in contrasts(0.0)) < 4  # only where grey values are inverted
+    assert sum(contrast < -0.02 for contrast in contrasts(1.0)) > 5
 
 
 def test_the_mask_lies_on_the_object(a_train_folder: Path) -> None:
@@ -102,7 +122,10 @@ def test_the_mask_lies_on_the_object(a_train_folder: Path) -> None:
         assert abs(float(np.median(inside) - np.median(outside))) > 0.05
 
 
-def test_a_clips_slices_follow_one_another_each_between_its_neighbours(a_train_folder: Path) -> None:
+def test_a_clips_slices_follow_one_another_each_between_its_neighbours(
+    a_train_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips_module, "augment", lambda rng, images: images)
     label = _ball((16, 40, 40), (8, 20, 20), 7).astype(np.uint8)
     brighter_upwards = np.broadcast_to(np.arange(20, 180, 10, np.uint8)[:, None, None], label.shape)
     np.savez(a_train_folder / "scan.npz", image=brighter_upwards, label=label, spacing=np.ones(3, np.float32))
@@ -184,15 +207,19 @@ def test_at_the_ends_of_the_volume_neighbours_are_the_slice_itself() -> None:
     assert seen == {((0, 0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 3)), ((3, 3, 2), (3, 2, 1), (2, 1, 0), (1, 0, 0))}
 
 
-def test_slices_after_the_prompted_one_can_be_left_out_as_far_as_the_object_reaches() -> None:
-    views = _views(depth=60, length=3, far=1.0)
-    jumps = [np.abs(np.diff(view.indices[:, 1])) for view in views]
-    assert sum(first > second for first, second in jumps) > 20
-    assert all(18 <= view.indices[1, 1] <= 42 for view in views)
+def test_slices_can_be_left_out_after_the_prompted_one_and_before_the_last() -> None:
+    views = _views(depth=90, length=4, far=1.0)
+    jumps = np.stack([np.abs(np.diff(view.indices[:, 1])) for view in views])  # (views, 3)
+    assert (jumps[:, 0] > jumps[:, 1]).sum() > 10
+    assert (jumps[:, 2] > jumps[:, 1]).sum() > 10
+    resumed = np.array([view.indices[1, 1] for view in views])
+    ended = (resumed < 33) | (resumed > 57)
+    assert 3 < ended.sum() < len(views) / 2  # a pass that goes on beyond the object's end must notice
+    assert ((resumed >= 33 - 8) & (resumed <= 57 + 8)).all()  # but not far beyond
 
 
 def test_a_view_knows_how_far_its_slices_are_from_the_prompted_one() -> None:
-    for view in _views(depth=60, length=3, far=0.5):
+    for view in _views(depth=90, length=4, far=0.5):
         pixel = float(np.hypot(*(np.diff(side[:2, :2], axis=axis).mean() for side, axis in ((view.rows, 0), (view.columns, 0)))))
         jumps = np.abs(view.indices[:, 1] - view.indices[0, 1])
         np.testing.assert_allclose(view.distances, jumps * 2.0 / pixel, rtol=0.3)  # squares are stretched and bent a little
@@ -210,6 +237,13 @@ def test_a_ct_window_shows_the_object() -> None:
         low, high = choose_window(rng, volume, values, mask)
         shown = np.clip((values - low) / (high - low), 0, 1)
         assert shown[mask].mean() - shown[~mask].mean() > 0.1
+
+
+def test_some_images_are_seen_through_another_curve() -> None:
+    ramp = np.linspace(0, 1, SIZE, dtype=np.float32)[None, None].repeat(SIZE, 1)
+    rows = [augment(np.random.default_rng(seed), ramp)[0].mean(0) for seed in range(60)]
+    turns = [int((np.diff(np.sign(np.diff(row[2:-2:4]))) != 0).sum()) for row in rows]
+    assert 0 < sum(turn > 0 for turn in turns) < 30
 
 
 def test_augmented_images_stay_between_0_and_1() -> None:

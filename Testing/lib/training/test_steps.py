@@ -103,9 +103,10 @@ def test_a_corrected_slice_gets_one_click_after_the_other() -> None:
 
 
 class Following(SAM2):
-    """Keeps which slices it was given a mask for."""
+    """Keeps which slices it was given a mask for, and which of these was empty."""
 
     followed: list[bool]
+    empty: list[bool]
 
     def predict(
         self,
@@ -116,6 +117,7 @@ class Following(SAM2):
         doubt: float = 0.0,
     ) -> MaskPrediction:
         self.followed.append(mask is not None)
+        self.empty.append(mask is not None and not bool((mask > 0).any()))
         return super().predict(conditioned, features, points, mask, doubt)
 
 
@@ -145,18 +147,39 @@ def test_a_network_is_told_how_far_slices_are_from_the_prompted_one() -> None:
 
 def test_distances_begin_anew_at_a_corrected_slice() -> None:
     mix = replace(BOXES, correction=1.0, unplaced=0.0)
-    found = {tuple(float(depth.distance) for depth in depths_of_a_clip(mix, seed)) for seed in range(8)}
+    found = {tuple(float(depth.distance) for depth in depths_of_a_clip(mix, seed)) for seed in range(16)}
     assert found == {(2.0, 4.0), (2.0, 2.0)}
+
+
+def test_of_a_bounded_clip_the_last_slice_is_known_from_the_start() -> None:
+    mix = replace(BOXES, bounded=1.0, unplaced=0.0)
+    assert reports_of_a_clip(mix, seed=0) == [0, 1]
+    (only,) = depths_of_a_clip(mix)
+    assert (only.distance, only.ahead, only.ahead_shows) == (2.0, 2.0, True)
+    assert not any(float(depth.ahead) for depth in depths_of_a_clip(replace(BOXES, unplaced=0.0)))
 
 
 def test_some_clips_are_tracked_without_knowing_how_deep_slices_lie() -> None:
     assert [float(depth.radius) for depth in depths_of_a_clip(replace(BOXES, unplaced=1.0))] == [0.0, 0.0]
 
 
+def followed_clip(mix: PromptMix, seed: int = 0) -> Following:
+    network = Following(replace(CONFIG, follow_mask=True)).eval()
+    network.followed, network.empty = [], []
+    with torch.no_grad():
+        track_clip(network, a_batch(BLACK), mix, torch.Generator().manual_seed(seed), lambda *_: None)
+    return network
+
+
 @pytest.mark.parametrize("unfollowed", [0.0, 1.0])
 def test_some_clips_are_tracked_from_memory_alone(unfollowed: float) -> None:
-    network = Following(replace(CONFIG, follow_mask=True)).eval()
-    network.followed = []
-    with torch.no_grad():
-        track_clip(network, a_batch(BLACK), replace(BOXES, unfollowed=unfollowed), torch.Generator(), lambda *_: None)
-    assert network.followed == [False] + [unfollowed == 0.0] * (LENGTH - 1)
+    assert followed_clip(replace(BOXES, unfollowed=unfollowed)).followed == [False] + [unfollowed == 0.0] * (LENGTH - 1)
+
+
+def test_some_clicks_correct_a_slice_as_if_nothing_had_been_found_there() -> None:
+    def empty_in_a_correction(missed: float) -> list[int]:
+        clips = [followed_clip(replace(BOXES, correction=1.0, unfollowed=1.0, missed=missed), seed) for seed in range(16)]
+        return [sum(clip.empty) for clip in clips]
+
+    assert 0 in empty_in_a_correction(1.0)  # the box's own slice has an answer
+    assert sum(empty_in_a_correction(1.0)) > sum(empty_in_a_correction(0.0))
