@@ -19,7 +19,7 @@ from MedSAM2Lib.inference.door import SlicePrompt
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
-from MedSAM2Lib.inference.mask_size import fitted
+from MedSAM2Lib.inference.mask_size import fitted, piece_under
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.prompt_tensors import point_tensors
@@ -38,7 +38,6 @@ _Mask = npt.NDArray[np.bool_]
 
 _MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
 _MOST_GROWTH = 1.25  # of an object's area to a slice where it was missed
-_HIGHER_CUTS = tuple(step / 4 for step in range(1, 25))  # logits
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -121,12 +120,7 @@ class Segmenter:
         for x, y, on in zip(prompt.xs, prompt.ys, prompt.labels, strict=True):
             clicked[self._pixel(x, y)] |= on
         logits = logits_to_slice(prediction.logits, view, *self.slice_shape).cpu().numpy()
-        cut, piece = 0.0, pieces_touching(logits > 0, clicked)
-        for higher in _HIGHER_CUTS:
-            smaller = pieces_touching(logits > higher, clicked)
-            if np.count_nonzero(piece) <= most or not smaller.any():
-                break
-            cut, piece = higher, smaller
+        cut, piece = piece_under(logits, clicked, most)
         mask = logits > cut
         return self._only(piece if piece.any() else mask, mask, prediction._replace(logits=prediction.logits - cut), view)[1]
 

@@ -1,13 +1,14 @@
-"""A mask is cut where it fills its box, and only a box that was drawn around the object on that slice counts as one."""
+"""A mask is cut where it fills its box, if that was drawn around the object on that slice; and under a click, by an area."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from MedSAM2Lib.inference import segmenter
-from MedSAM2Lib.inference.mask_size import fitted
+from MedSAM2Lib.inference.mask_size import fitted, piece_under
 from MedSAM2Lib.prompts import Box3D, Points, Prompt, RecistLine
 from MedSAM2Lib.volume import Volume
 from Testing.lib.inference.support import PLAIN, Mask, SeesBright, box_around, loaded, opened
@@ -59,6 +60,32 @@ def test_a_stray_does_not_matter() -> None:
 def test_an_empty_answer_stays_empty() -> None:
     nothing = torch.full((1, 1, SIDE, SIDE), -1024.0)
     assert not (fitted(nothing, box(13.5)) > 0).any()
+
+
+def clicked(column: int) -> np.ndarray:
+    where = np.zeros((SIDE, SIDE), dtype=bool)
+    where[31, column] = True
+    return where
+
+
+def test_of_a_click_no_more_is_kept_than_may_be() -> None:
+    logits = hill(20)[0, 0].numpy()
+    cut, piece = piece_under(logits, clicked(31), most=300)
+    assert cut > 0
+    assert 200 < piece.sum() <= 300
+    np.testing.assert_array_equal(piece, logits > cut)
+
+
+def test_a_click_near_the_edge_is_not_lost() -> None:
+    _, piece = piece_under(hill(20)[0, 0].numpy(), clicked(48), most=300)
+    assert piece[31, 48]
+    assert piece.sum() > 300
+
+
+def test_beside_the_mask_a_click_finds_nothing() -> None:
+    cut, piece = piece_under(hill(10)[0, 0].numpy(), clicked(60), most=300)
+    assert cut == 0
+    assert not piece.any()
 
 
 class Fits(SeesBright):
