@@ -90,7 +90,6 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/image_sheet.py
   MedSAM2Lib/inference/__init__.py
   MedSAM2Lib/inference/assembly.py
-  MedSAM2Lib/inference/mask_size.py
   MedSAM2Lib/inference/conditioning.py
   MedSAM2Lib/inference/door.py
   MedSAM2Lib/inference/embeddings.py
@@ -99,6 +98,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/inference/kept_logits.py
   MedSAM2Lib/inference/late_memory.py
   MedSAM2Lib/inference/ledger.py
+  MedSAM2Lib/inference/mask_size.py
   MedSAM2Lib/inference/objects.py
   MedSAM2Lib/inference/opening.py
   MedSAM2Lib/inference/options.py

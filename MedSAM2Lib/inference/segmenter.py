@@ -19,7 +19,7 @@ from MedSAM2Lib.inference.door import SlicePrompt
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
-from MedSAM2Lib.inference.mask_size import fitted, piece_under
+from MedSAM2Lib.inference.mask_size import piece_under
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.prompt_tensors import point_tensors
@@ -70,13 +70,13 @@ class Segmenter:
 
     # ── prompts ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def prompt(self, target: SegmentedObject, prompt: SlicePrompt, *, tight: bool = False) -> SliceResult:
-        """The mask of a prompt's slice; the prompt has been checked. tight: it is a box that was drawn around the object here."""
+    def prompt(self, target: SegmentedObject, prompt: SlicePrompt) -> SliceResult:
+        """The mask of a prompt's slice; the prompt has been checked."""
         if not target.view.shows(_extent(prompt)):
             target.view = self._widened(target.view, _extent(prompt))
-        return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt, tight)
+        return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt)
 
-    def _answer(self, target: SegmentedObject, prompt: Box | Points, tight: bool) -> SliceResult:
+    def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
         """The mask from a slice's box and clicks, in a view wide enough to show it whole."""
         index = prompt.slice_index
         before = target.records.get(index)
@@ -96,9 +96,6 @@ class Segmenter:
             points = self._point_tensors(target, index, view)
             previous = None if corrected is None else self.logits_through(corrected, view)
             prediction = target.tracker.answer_points(index, features, points, previous)
-            if tight and self.network.fits_boxes:
-                corners = points.coordinates[0, :2].flatten() * (prediction.logits.shape[-1] / self.network.config.image_size)
-                prediction = prediction._replace(logits=fitted(prediction.logits, corners))
             if isinstance(prompt, Points) and any(prompt.labels) and before is not None and before.packed.empty:
                 prediction = self._no_larger(target, prompt, prediction, view)
             mask = self._to_mask(prediction.logits, view)

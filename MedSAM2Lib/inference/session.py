@@ -211,7 +211,7 @@ class Session:
             target.limits = None
         kept = spoken(prompt)
         target.takes(kept)
-        result = self._segmenter.prompt(target, simple, tight=isinstance(prompt, Box))
+        result = self._segmenter.prompt(target, simple)
         target.reach(index)
         target.disturb(index)
         self._ledger.take(

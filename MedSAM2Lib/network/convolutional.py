@@ -48,7 +48,7 @@ class ConvolutionalSAM2(SAM2):
     """Masks are answered at full resolution, one for every prompt: three candidates and an expected IoU to choose between
     them do a network this small no good."""
 
-    knows_depth = fits_boxes = True
+    knows_depth = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

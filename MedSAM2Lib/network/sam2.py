@@ -86,7 +86,6 @@ class SAM2(nn.Module):
     """The whole network. Attribute names are the published checkpoints' key names."""
 
     knows_depth = False  # whether `at_depth` tells it anything
-    fits_boxes = False  # whether its masks are better where they reach as far as the box that they answer (`inference.mask_size`)
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -32,6 +32,8 @@ __all__ = ["StackEntry", "Step", "VolumeSession"]
 
 _LOGGER = logging.getLogger(__name__)
 _Mask = npt.NDArray[np.bool_]
+# Of a box's sides, on each side. In a tight one, nano kept to where a block had been before it moved by a seventh of its width.
+_ROOM = 0.1
 _SLAB_VOXELS = 1_000_000  # that are taken back, or done again, at once: a few milliseconds
 
 
@@ -225,13 +227,13 @@ class VolumeSession:
         )
 
     def boxes(self, segmentId: str) -> list[Box]:
-        """Around the object's mask, on each of the slices that a person prompted and that has some."""
+        """Around the object's mask, on each of the slices that a person prompted and that has some; with room to move."""
         entry, target = self.entryOf(segmentId), self.objects[segmentId]
         if entry is None:
             return []
         mask = self.bridge.mask(segmentId)
-        found = {index: bounding_box(entry.stack.cut(mask, index)) for index in sorted(target.prompts)}
-        return [Box(index, x.start, y.start, x.stop - 1, y.stop - 1) for index, box in found.items() if box for y, x in [box]]
+        cuts = {index: entry.stack.cut(mask, index) for index in sorted(target.prompts)}
+        return [_around(index, cut) for index, cut in cuts.items() if cut.any()]
 
     def clear(self, segmentId: str) -> None:
         """Nothing is known of the object any more, and its segment is empty; no step of the history."""
@@ -549,6 +551,16 @@ class VolumeSession:
         geometry = grid if content["oblique"] is None else _geometryFromJson(content["oblique"])
         stack = SliceStack(grid, geometry, int(content["axis"]))
         return StackEntry(stack, f"{self.volumeNode.GetID()}/{place}", str(content["window"]), state=content["state"])
+
+
+def _around(index: int, mask: _Mask) -> Box:
+    """A box around a slice's mask (rows, columns) that has a pixel, with room for the object to have moved since."""
+    sides = []
+    for part, size in zip(bounding_box(mask) or (), mask.shape, strict=True):
+        room = _ROOM * (part.stop - part.start)
+        sides.append((max(0.0, part.start - room), min(size - 1.0, part.stop - 1 + room)))
+    (top, bottom), (left, right) = sides
+    return Box(index, left, top, right, bottom)
 
 
 def _parallel(one: SliceStack, other: SliceStack) -> bool:

@@ -142,7 +142,7 @@ def test_an_object_is_followed_through_all_time_points(
         a_sequence.SetSelectedItemNumber(time)
         middles.append(np.argwhere(person.sees(name)[3])[:, 1].mean())
     assert middles == sorted(middles)
-    assert middles[-1] - middles[0] > 1  # voxels; the block moves four, and the network follows it somewhat
+    assert middles[-1] - middles[0] > 3  # voxels; the block moves four
     assert "Traceback" not in capfd.readouterr().err  # of observers of the scene: VTK prints it and goes on
 
 
