@@ -118,7 +118,8 @@ class Following(SAM2):
     ) -> MaskPrediction:
         self.followed.append(mask is not None)
         self.empty.append(mask is not None and not bool((mask > 0).any()))
-        return super().predict(conditioned, features, points, mask, doubt)
+        prediction = super().predict(conditioned, features, points, mask, doubt)
+        return prediction._replace(logits=torch.ones_like(prediction.logits))  # it always finds something
 
 
 class Placed(SAM2):
@@ -177,9 +178,9 @@ def test_some_clips_are_tracked_from_memory_alone(unfollowed: float) -> None:
 
 
 def test_some_clicks_correct_a_slice_as_if_nothing_had_been_found_there() -> None:
-    def empty_in_a_correction(missed: float) -> list[int]:
+    def empty_in_corrections(missed: float) -> list[int]:
         clips = [followed_clip(replace(BOXES, correction=1.0, unfollowed=1.0, missed=missed), seed) for seed in range(16)]
         return [sum(clip.empty) for clip in clips]
 
-    assert 0 in empty_in_a_correction(1.0)  # the box's own slice has an answer
-    assert sum(empty_in_a_correction(1.0)) > sum(empty_in_a_correction(0.0))
+    assert set(empty_in_corrections(0.0)) == {0}
+    assert set(empty_in_corrections(1.0)) == {0, 1}  # the box's own slice has an answer
