@@ -19,6 +19,7 @@ HELP = "score a model on labelled cases, beside two baselines"
 # As MedSAM2Lib.evaluation has them; a test compares. Those modules need numpy.
 PROMPTS = ("box", "jittered-box", "point", "mask", "recist")
 SLICES = ("suggested", "centre")
+CORRECTIONS = ("click", "box", "mask")
 WORST = ("dice", "area")
 
 _MORE = """
@@ -57,8 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="clicks afterwards, each in the largest error of the worst slice, with a new propagation",
+        help="corrections afterwards, each of the worst slice, with a new propagation",
     )
+    prompts.add_argument(
+        "--correct-with", choices=CORRECTIONS, default="click",
+        help="a click in the slice's largest error (default), a box around the object there, or its painted mask; a click where "
+        "the object is not there",
+    )  # fmt: skip
     prompts.add_argument(
         "--worst", choices=WORST, default="dice", help="the worst slice has the lowest Dice (default) or the largest wrong area"
     )

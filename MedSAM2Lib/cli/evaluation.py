@@ -60,6 +60,7 @@ def request_of(args: argparse.Namespace) -> Request:
             slice=args.slice,
             every=args.every,
             corrections=args.corrections,
+            correct_with=args.correct_with,
             worst=args.worst,
             window=args.window,
             orientations=args.orientations,
@@ -167,7 +168,7 @@ def asked_of(protocol: Protocol, model: LoadedModel, options: SessionOptions) ->
 def _told(protocol: Protocol, options: SessionOptions) -> str:
     where = f"the {protocol.slice} slice" if protocol.every is None else f"{protocol.every:.0%} of the slices"
     zoom = "whole slice" if options.zoom is None else f"zoom {options.zoom:g}"
-    corrected = f", then {protocol.corrections} corrections" if protocol.corrections else ""
+    corrected = f", then {protocol.corrections} corrections by {protocol.correct_with}" if protocol.corrections else ""
     axes = f"; {protocol.orientations} orientations" if protocol.orientations > 1 else ""
     seen = f"window {protocol.window}; {zoom}; memory {options.memory}{axes}"
     return f"prompt: {protocol.prompt} on {where}{corrected}; {seen}"

@@ -1,4 +1,4 @@
-"""What a person would correct next: a click in the largest error of the worst slice.
+"""What a person would correct next: the worst slice, by a click in its largest error, a box, or a brush.
 
 Masks are (k, j, i) bool, spacing (i, j, k) mm as in Geometry.
 """
@@ -10,28 +10,38 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from MedSAM2Lib.evaluation.prompting import deepest_point
-from MedSAM2Lib.prompts import Points
+from MedSAM2Lib.evaluation.prompting import deepest_point, reference_box
+from MedSAM2Lib.prompts import Box, MaskPrompt, Points
 from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["WORST_BY", "WorstBy", "next_correction", "worst_slice"]
+__all__ = ["CORRECTIONS", "WORST_BY", "CorrectionKind", "WorstBy", "next_correction", "worst_slice"]
 
 WorstBy = Literal["dice", "area"]
 WORST_BY: tuple[WorstBy, ...] = ("dice", "area")
+CorrectionKind = Literal["click", "box", "mask"]
+CORRECTIONS: tuple[CorrectionKind, ...] = ("click", "box", "mask")
 
 _BoolArray = npt.NDArray[np.bool_]
 
 
 def next_correction(
-    mask: _BoolArray, reference: _BoolArray, spacing: tuple[float, float, float], worst_by: WorstBy = "dice"
-) -> Points | None:
-    """A click: positive where the largest error of the worst slice is something missing, negative where it is too much.
+    mask: _BoolArray,
+    reference: _BoolArray,
+    spacing: tuple[float, float, float],
+    worst_by: WorstBy = "dice",
+    kind: CorrectionKind = "click",
+) -> Box | MaskPrompt | Points | None:
+    """A click, positive where the largest error of the worst slice is something missing, negative where it is too much; or a
+    box around the object there; or its mask, painted. Where the object is not on that slice, there is nothing to box or to
+    paint, and it is a click.
 
-    It lies in the error's deepest point. None where nothing is wrong.
+    A click lies in the error's deepest point. None where nothing is wrong.
     """
     index = worst_slice(mask, reference, worst_by)
     if index is None:
         return None
+    if kind != "click" and reference[index].any():
+        return reference_box(reference[index], index) if kind == "box" else MaskPrompt(index, reference[index])
     missing, excess = reference[index] & ~mask[index], mask[index] & ~reference[index]
     error = max((_largest_piece(missing), _largest_piece(excess)), key=np.count_nonzero)
     row, column = deepest_point(error, spacing[:2])

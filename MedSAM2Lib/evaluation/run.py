@@ -12,7 +12,7 @@ import numpy.typing as npt
 from MedSAM2Lib.errors import OptionError, PromptError
 from MedSAM2Lib.evaluation.baselines import BASELINES
 from MedSAM2Lib.evaluation.cases import LoadedCase, Target
-from MedSAM2Lib.evaluation.corrections import WORST_BY, WorstBy, next_correction
+from MedSAM2Lib.evaluation.corrections import CORRECTIONS, WORST_BY, CorrectionKind, WorstBy, next_correction
 from MedSAM2Lib.evaluation.manifest import Case
 from MedSAM2Lib.evaluation.prompting import (
     PROMPT_KINDS,
@@ -44,6 +44,7 @@ class Protocol:
     slice: SliceChoice = "suggested"
     every: float | None = None  # prompt a random share 0..1 of the slices with the object instead of one slice
     corrections: int = 0
+    correct_with: CorrectionKind = "click"
     worst: WorstBy = "dice"  # which slice is corrected
     window: str = "auto"  # as `intensity.resolve_window` takes it, or `display`: the manifest's, where it has one
     orientations: int = 1  # slicing axes and ways that are put together, of `inference.orientations.COUNTS`
@@ -52,6 +53,7 @@ class Protocol:
     def __post_init__(self) -> None:
         _check_choice("prompt", self.prompt, PROMPT_KINDS)
         _check_choice("slice", self.slice, SLICE_CHOICES)
+        _check_choice("correction", self.correct_with, CORRECTIONS)
         _check_choice("worst", self.worst, WORST_BY)
         if self.every is not None and not 0 < self.every <= 1:
             raise OptionError(f"The share of prompted slices must be above 0 and at most 1, but {self.every:g} came.")
@@ -123,12 +125,12 @@ def evaluate_structure(session: Session, loaded: LoadedCase, target: Target, pro
     rows = [row(mask, 0, seconds)]
     # 2. Corrections
     for number in range(1, protocol.corrections + 1):
-        click = next_correction(mask, reference, spacing, protocol.worst)
-        if click is None:  # nothing is wrong any more
+        correction = next_correction(mask, reference, spacing, protocol.worst, protocol.correct_with)
+        if correction is None:  # nothing is wrong any more
             rows.append(row(mask, number, 0.0))
             continue
-        prompts.append(click)
-        seconds, mask = _segment(session, name, [click], others)
+        prompts.append(correction)
+        seconds, mask = _segment(session, name, [correction], others)
         rows.append(row(mask, number, seconds))
     return StructureResult(tuple(rows), mask, target, tuple(prompts))
 

@@ -33,6 +33,7 @@ def test_choices_are_those_of_the_library() -> None:
     assert evaluate.PROMPTS == prompting.PROMPT_KINDS
     assert evaluate.SLICES == prompting.SLICE_CHOICES
     assert evaluate.WORST == corrections.WORST_BY
+    assert evaluate.CORRECTIONS == corrections.CORRECTIONS
 
 
 def test_a_manifest_becomes_tables_plots_and_pictures(
