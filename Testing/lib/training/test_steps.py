@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,10 @@ class Placed(SAM2):
     def at_depth(self, conditioned: Tensor, depth: SliceDepth) -> Tensor:
         self.depths.append(depth)
         return super().at_depth(conditioned, depth)
+
+    def predict(self, *args: Any, **options: Any) -> MaskPrediction:
+        prediction = super().predict(*args, **options)
+        return prediction._replace(logits=-torch.ones_like(prediction.logits))  # it misses all, and is clicked on the object
 
 
 def depths_of_a_clip(mix: PromptMix, seed: int = 0) -> list[SliceDepth]:
