@@ -58,6 +58,11 @@ class View:
         grown = max(factor * max(self.height, self.width) / max(x1 - x0 + 1, y1 - y0 + 1), 1.0)
         return View.around((x0, y0, x1, y1), grown, rows, columns)
 
+    def moved_to(self, box: tuple[float, float, float, float], rows: int, columns: int) -> View:
+        """This view with a box (x0, y0, x1, y1) in its middle, as far as the slice allows; no narrower than the box."""
+        longest = max(box[2] - box[0] + 1, box[3] - box[1] + 1, MINIMUM_SIDE)
+        return View.around(box, max(max(self.height, self.width) / longest, 1.0), rows, columns)
+
     def shows(self, box: tuple[float, float, float, float]) -> bool:
         """Whether a box (x0, y0, x1, y1) lies within this view; pixels reach half a pixel around their centres."""
         x0, y0, x1, y1 = box

@@ -141,10 +141,14 @@ class SegmentedObject:
     def is_due(self, index: int) -> bool:
         return index in self.unreached or index in self.stale
 
-    def disturb(self, index: int) -> None:
-        """Something else is said on a slice: those between it and the nearest anchors are to be segmented again."""
+    def disturb(self, index: int, missed: bool = False) -> None:
+        """Something else is said on a slice: those between it and the nearest anchors are to be segmented again.
+
+        missed  a pass had not found the object there, and a person points it out. It goes on that far, then; of the slices on
+                which it was found this says nothing, and a pass that comes back from its tip would find them less well
+        """
         around = surroundings(index, self.anchors - {index}, self.tracker.slice_count)
-        self.stale.update(set(around) - self.unreached)
+        self.stale.update({other for other in around if not (missed and self.is_on(other))} - self.unreached)
 
     def reach(self, index: int) -> None:
         """A pass has been to a slice, or decided that it can stay as it is."""

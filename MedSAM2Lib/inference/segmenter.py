@@ -72,8 +72,7 @@ class Segmenter:
 
     def prompt(self, target: SegmentedObject, prompt: SlicePrompt) -> SliceResult:
         """The mask of a prompt's slice; the prompt has been checked."""
-        if not target.view.shows(_extent(prompt)):
-            target.view = self._widened(target.view, _extent(prompt))
+        target.view = self._view_of(target, prompt)
         return self._adopt(target, prompt) if isinstance(prompt, MaskPrompt) else self._answer(target, prompt)
 
     def _answer(self, target: SegmentedObject, prompt: Box | Points) -> SliceResult:
@@ -92,7 +91,7 @@ class Segmenter:
             features = self._features(target, index, view)
             direction = target.tracker.tracked_direction.get(index)
             if direction is not None:  # a slice that was not tracked yet looks at no memory
-                self._refresh_memories(target, index, features, direction)
+                self._refresh_memories(target, index, features, direction, view)
             points = self._point_tensors(target, index, view)
             previous = None if corrected is None else self.logits_through(corrected, view)
             prediction = target.tracker.answer_points(index, features, points, previous)
@@ -184,11 +183,12 @@ class Segmenter:
         """
         follow = self.network.config.follow_mask
         target.tracker.settle()
+        view = target.view if leader is None else leader.view
+        moved = False
         while True:
-            view = target.view
             self.embeddings.prefetch(coming, view, direction)
             features = self.embeddings.features(index, view, direction)
-            self._refresh_memories(target, index, features, direction)
+            self._refresh_memories(target, index, features, direction, view)
             hint = self.logits_through(leader, view) if follow and leader is not None else None
             doubt, depth = self._depth(target, index, direction, view)
             prediction = target.tracker.answer(index, features, direction, hint, doubt, depth)
@@ -197,7 +197,7 @@ class Segmenter:
                 mask, prediction = self._only(pieces_touching(mask, leader.mask), mask, prediction, view)
             if not view.cuts(mask):
                 break
-            target.view = self._widened(view, _bounding_box(mask))
+            view, moved = self._towards(view, mask, moved), True
         record = self._record(target, index, view, direction, prediction, mask, prompted=False)
         memory = self.memory(index, record, view, prompted=False)
         memory.look()  # while the features are at hand
@@ -225,23 +225,21 @@ class Segmenter:
         if not shown or target.limits:
             return 0.0, None
         nearest = min(shown, key=lambda other: abs(other - index))
-        cross_section = target.records[nearest].mask
-        radius = self._radius(cross_section)
-        slice_mm = self.spacing[0]
-        distance = abs(index - nearest) * slice_mm
-        place = self._place(target, index, direction, distance, radius, view)
+        place = self._place(target, index, nearest, direction, view)
         prior = self.options.depth_prior
         if prior is None or shown[0] < index < shown[-1]:
             return 0.0, place
+        # Counted from where the object is widest: a tip that somebody pointed out says little of how deep it is.
+        widest = max(shown, key=lambda other: self._radius(target.records[other]))
         seen = next((index - back * direction for back in (1, 2, 3) if target.is_on(index - back * direction)), nearest)
-        share = np.count_nonzero(target.records[seen].mask) / np.count_nonzero(cross_section)
-        return prior.doubt(distance, radius, abs(seen - nearest) * slice_mm, share), place
+        share = np.count_nonzero(target.records[seen].mask) / np.count_nonzero(target.records[widest].mask)
+        depth_mm, seen_mm = (abs(other - widest) * self.spacing[0] for other in (index, seen))
+        return prior.doubt(depth_mm, self._radius(target.records[widest]), seen_mm, share), place
 
-    def _place(
-        self, target: SegmentedObject, index: int, direction: int, distance: float, radius: float, view: View
-    ) -> SliceDepth:
-        """Where a slice lies, for the network; distance and radius in mm."""
+    def _place(self, target: SegmentedObject, index: int, nearest: int, direction: int, view: View) -> SliceDepth:
+        """Where a slice lies, for the network; `nearest` is the nearest slice on which a person said where the object is."""
         slice_mm, row_mm, column_mm = self.spacing
+        distance, radius = abs(index - nearest) * slice_mm, self._radius(target.records[nearest])
         pixel_mm = math.sqrt(view.height * row_mm * view.width * column_mm) / self.network.config.image_size
         ahead = target.anchor_ahead(index, direction)
         ahead_mm = 0.0 if ahead is None else abs(ahead - index) * slice_mm
@@ -254,11 +252,11 @@ class Segmenter:
         )
         return place.to(self.network.device)
 
-    def _radius(self, mask: _Mask) -> float:
-        """Half the mean side of a mask's bounding box, mm."""
-        x0, y0, x1, y1 = _bounding_box(mask)
+    def _radius(self, record: SliceRecord) -> float:
+        """Half the mean side of the bounding box of a slice's mask, mm."""
+        top, bottom, left, right = record.packed.box
         _, row_mm, column_mm = self.spacing
-        return ((x1 - x0 + 1) * column_mm + (y1 - y0 + 1) * row_mm) / 4
+        return ((right - left) * column_mm + (bottom - top) * row_mm) / 4
 
     # ── what a person approved ────────────────────────────────────────────────────────────────────────────────
 
@@ -343,13 +341,15 @@ class Segmenter:
 
         return LateMemory(index, record.pointer, record.iou, record.object_score, view, make, record, prompted)
 
-    def _refresh_memories(self, target: SegmentedObject, index: int, features: ImageFeatures, direction: int) -> None:
-        """Memories made through an earlier, narrower view are made anew before a slice looks at them, in `direction`."""
-        while stale := target.tracker.stale(index, features, direction, target.view):
+    def _refresh_memories(
+        self, target: SegmentedObject, index: int, features: ImageFeatures, direction: int, view: View
+    ) -> None:
+        """Memories made through another view than a slice's are made anew before it looks at them, in `direction`."""
+        while stale := target.tracker.stale(index, features, direction, view):
             for entry in stale:
                 assert isinstance(entry, LateMemory)
                 assert entry.record is not None
-                renewed = self.memory(entry.slice_index, entry.record, target.view, entry.prompted)
+                renewed = self.memory(entry.slice_index, entry.record, view, entry.prompted)
                 target.tracker.bank.renew(renewed)
 
     def logits_through(self, record: SliceRecord, view: View) -> Tensor:
@@ -395,6 +395,20 @@ class Segmenter:
             return float(prediction.iou) - float(view.cuts(mask) or not mask.any())
 
         return max(sorted(views, key=lambda view: view.width), key=expected_iou)
+
+    def _view_of(self, target: SegmentedObject, prompt: SlicePrompt) -> View:
+        """Of a slice that is prompted: as the slice was seen, or the nearest one with the object, wide enough for the prompt."""
+        extent, index = _extent(prompt), prompt.slice_index
+        seen = [other for other in target.records if other == index or target.is_on(other)]
+        view = target.records[min(seen, key=lambda other: abs(other - index))].view if seen else target.view
+        return view if view.shows(extent) else self._widened(view, extent)
+
+    def _towards(self, view: View, mask: _Mask, moved: bool) -> View:
+        """Where to look for the rest of a mask that reaches the view's edge: it is followed, and only where that is not enough
+        the view gets wider. What is seen smaller is seen less well."""
+        box = _bounding_box(mask)
+        followed = view.moved_to(box, *self.slice_shape)
+        return self._widened(view, box) if moved or followed == view else followed
 
     def _widened(self, view: View, box: tuple[float, float, float, float]) -> View:
         return view.widened(box, _WIDEN_FACTOR, *self.slice_shape)

@@ -211,9 +211,10 @@ class Session:
             target.limits = None
         kept = spoken(prompt)
         target.takes(kept)
+        missed = isinstance(simple, Points) and index in target.records and not target.is_on(index)
         result = self._segmenter.prompt(target, simple)
         target.reach(index)
-        target.disturb(index)
+        target.disturb(index, missed and target.is_on(index))
         self._ledger.take(
             AddPrompt(name, kept), f"{_in_words(prompt)} on slice {index} of {name}", {**self._objects, name: target}
         )

@@ -217,6 +217,18 @@ def test_a_click_on_what_was_missed_brings_no_more_than_the_next_slice_has(a_vol
         assert not clicked[0, 0]
 
 
+def test_a_click_on_what_was_missed_leaves_alone_what_was_found(a_volume: Volume) -> None:
+    session = opened(loaded(Boundless), a_volume, replace(AGREEING, depth_prior=DepthPrior(bias=1900.0, slope=1000.0)))
+    session.add_prompt("ball", BOX)
+    list(session.propagate())
+    found = np.flatnonzero(session.mask("ball").any((1, 2)))
+    missed = int(found[-1]) + 3
+    session.add_prompt("ball", Points(missed, (24.0,), (24.0,), (True,)))
+    done = slices_done(session)
+    assert {missed - 2, missed - 1, missed + 1} <= set(done)
+    assert not set(done) & set(found)
+
+
 def test_slices_that_no_pass_has_been_to_end_no_pass(a_seeing_model: LoadedModel, a_volume: Volume) -> None:
     session = opened(a_seeing_model, a_volume, AGREEING)
     session.add_prompt("ball", BOX)

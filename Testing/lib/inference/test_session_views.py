@@ -44,6 +44,10 @@ def a_tower(a_seeing_model: LoadedModel) -> Session:
     return opened(a_seeing_model, volume_of(tower()), CLOSE)
 
 
+def views_of_slices(session: Session) -> dict[int, View]:
+    return {index: record.view for index, record in session._objects["organ"].records.items()}
+
+
 @pytest.fixture
 def view_of() -> Callable[[Session], View]:
     return lambda session: session._objects["organ"].view
@@ -108,9 +112,23 @@ def test_the_view_widens_where_the_object_grows(a_tower: Session, view_of: Calla
     a_tower.add_prompt("organ", SMALL_BOX)
     narrow = view_of(a_tower)
     masks = {result.slice_index: result.mask for result in a_tower.propagate()}
-    assert view_of(a_tower).width > 3 * narrow.width
+    views = views_of_slices(a_tower)
+    assert max(view.width for view in views.values()) > 3 * narrow.width
     assert all(dice(mask[None], tower()[index : index + 1]) > 0.93 for index, mask in masks.items())
-    assert not any(view_of(a_tower).cuts(mask) for mask in masks.values())
+    assert not any(views[index].cuts(mask) for index, mask in masks.items())
+
+
+def test_an_object_that_moves_is_followed_and_not_seen_smaller(a_seeing_model: LoadedModel) -> None:
+    leaning = np.zeros((12, ROWS, COLUMNS), dtype=bool)
+    for index in range(12):
+        leaning[index, 40:52, 20 + 5 * index : 32 + 5 * index] = True
+    session = opened(a_seeing_model, volume_of(leaning), CLOSE)
+    session.add_prompt("organ", Box(0, 20, 40, 31, 51))
+    list(session.propagate())
+    assert dice(session.mask("organ"), leaning) > 0.93
+    views = views_of_slices(session).values()
+    assert {view.width for view in views} == {views_of_slices(session)[0].width}
+    assert len(set(views)) > 3
 
 
 def test_a_box_that_is_too_small_widens_at_once(a_tower: Session, view_of: Callable[[Session], View]) -> None:
@@ -185,9 +203,10 @@ def assert_memories_are_those_of_their_records(session: Session) -> None:
 def test_memories_of_narrow_views_are_made_anew_for_wide_ones(a_tower: Session) -> None:
     a_tower.add_prompt("organ", SMALL_BOX)
     list(a_tower.propagate())
-    target = a_tower._objects["organ"]
-    assert {entry.view for entry in target.tracker.bank.tracked[1].values()} == {target.view}  # type: ignore[attr-defined]
-    assert {record.view for record in target.records.values()} > {target.view}
+    target, views = a_tower._objects["organ"], views_of_slices(a_tower)
+    widest = views[max(views)]
+    assert {entry.view for entry in target.tracker.bank.tracked[1].values()} == {widest}  # type: ignore[attr-defined]
+    assert set(views.values()) > {widest}
     assert_memories_are_those_of_their_records(a_tower)
 
 
