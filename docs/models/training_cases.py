@@ -13,14 +13,17 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 
+from MedSAM2Lib.geometry import Geometry
 from MedSAM2Lib.training.nano import HELD_OUT
 from MedSAM2Lib.training.rendering import render_labels
 from MedSAM2Lib.training.volumes import ManifestEntry, TrainingVolume, label_targets, load_volume, read_manifest
+from MedSAM2Lib.volume_io.itk import image_from_array
 
 # Of each source as many as are held out.
 SEEN = (
@@ -56,7 +59,7 @@ def main() -> None:
         print(f"wrote {args.output / name}.json: {sum(len(case['labels']) for case in cases)} structures of {len(cases)} cases")
 
 
-def write_case(entry: ManifestEntry, folder: Path) -> dict[str, object]:
+def write_case(entry: ManifestEntry, folder: Path) -> dict[str, Any]:
     """The image (of a label map: one in a contrast of its own) and its structures, each a label; their manifest entry."""
     volume = load_volume(entry)
     assert volume.label is not None
@@ -69,13 +72,12 @@ def write_case(entry: ManifestEntry, folder: Path) -> dict[str, object]:
         value = len(names) + 1
         label[mask] = value
         names[str(value)] = name
-    for array, kind in ((image, "image"), (label, "label")):
-        written = sitk.GetImageFromArray(array)
-        written.SetSpacing([float(step) for step in volume.spacing[::-1]])
-        sitk.WriteImage(written, folder / f"{entry.name}_{kind}.nrrd", useCompression=True)
     files = {kind: f"{entry.name}_{kind}.nrrd" for kind in ("image", "label")}
-    kind = "CT" if entry.is_ct else "MR" if entry.has_image else "rendered label map"
-    return {"id": entry.name, **files, "modality": kind, "anatomy": entry.group, "labels": names}
+    k, j, i = volume.spacing
+    for kind, array in (("image", image), ("label", label)):
+        SimpleITK.WriteImage(image_from_array(array, Geometry(volume.shape, (i, j, k))), str(folder / files[kind]), True)
+    modality = "CT" if entry.is_ct else "MR" if entry.has_image else "rendered label map"
+    return {"id": entry.name, **files, "modality": modality, "anatomy": entry.group, "labels": names}
 
 
 def structures(entry: ManifestEntry, volume: TrainingVolume) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
