@@ -28,7 +28,7 @@ from MedSAM2Lib.network.config import NETWORKS, NetworkConfig
 from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.curve import plot_learning_curve
 from MedSAM2Lib.training.fine_tuning import fine_tuning_plan, split_cases, whole_slice_share
-from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.clip_training import TrainingPlan, train
 from MedSAM2Lib.training.nano import HELD_OUT, NANO_PLAN, train_nano
 from MedSAM2Lib.training.own_cases import CaseClips, own_volume
 from MedSAM2Lib.training.processes import Processes, joined_processes

@@ -9,7 +9,11 @@ from MedSAM2Lib.atomic import atomic_path
 
 __all__ = ["plot_learning_curve"]
 
-_DICE_COLUMNS = {"prompted_dice": "Dice, prompted slice", "tracked_dice": "Dice, tracked slices"}
+_DICE_COLUMNS = {
+    "prompted_dice": "Dice, prompted slice",
+    "tracked_dice": "Dice, tracked slices",
+    "draft_dice": "Dice, drafts in 3D",
+}
 
 
 def plot_learning_curve(log: Path, picture: Path) -> None:
@@ -23,10 +27,12 @@ def plot_learning_curve(log: Path, picture: Path) -> None:
     loss_axes.plot([int(row["step"]) for row in rows], [float(row["loss"]) for row in rows], color="tab:gray")
     loss_axes.set(xlabel="step", ylabel="training loss", yscale="log")
     for column, label in _DICE_COLUMNS.items():
-        validated = [row for row in rows if row[column]]
+        validated = [row for row in rows if row.get(column)]
+        if not validated:
+            continue
         steps, scores = [int(row["step"]) for row in validated], [float(row[column]) for row in validated]
         dice_axes.plot(steps, scores, marker=".", label=label)
-    dice_axes.set(xlabel="step", ylabel="held-out clips", ylim=(0, 1))
+    dice_axes.set(xlabel="step", ylabel="held out", ylim=(0, 1))
     dice_axes.legend(loc="lower right")
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

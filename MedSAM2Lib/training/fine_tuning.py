@@ -8,7 +8,7 @@ import numpy as np
 
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.network.config import NetworkConfig
-from MedSAM2Lib.training.loop import TrainingPlan
+from MedSAM2Lib.training.clip_training import TrainingPlan
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
 from MedSAM2Lib.training.steps import PAPER_MIX, PromptMix
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE

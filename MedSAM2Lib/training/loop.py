@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,50 +17,34 @@ from torch.utils.data import DataLoader, Dataset
 
 from MedSAM2Lib.atomic import make_folder
 from MedSAM2Lib.errors import TrainingError
-from MedSAM2Lib.network.sam2 import SAM2
-from MedSAM2Lib.training.clip import ClipBatch
-from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
-from MedSAM2Lib.training.parts import check_parts, part_of
 from MedSAM2Lib.training.processes import Processes
 from MedSAM2Lib.training.run_log import RunLog
 from MedSAM2Lib.training.state import RunState
-from MedSAM2Lib.training.steps import ClipOptions, PromptMix, clip_loss
 
-__all__ = ["BatchSource", "TrainingPlan", "train"]
+__all__ = ["Batch", "RunPlan", "StepBatches", "run_training"]
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class BatchSource(Protocol):
-    """Where clips come from; `training.clips.ClipSource.sample_batch` is one."""
-
-    def __call__(self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int) -> ClipBatch:
-        """A function of the arguments alone."""
+_PROMPTS = 2  # keeps the random numbers of prompts apart from those of examples and of lengths
 
 
-_PROMPTS = 2  # keeps the random numbers of prompts apart from those of clips and of lengths
-_ALONE = Processes()
+class Batch(Protocol):
+    """What a step is trained on."""
+
+    def to(self, device: torch.device) -> Batch: ...
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """What a run does; two runs with the same plan, data and machine give the same weights."""
+class RunPlan:
+    """What every run has; two runs with the same plan, data and machine give the same weights."""
 
     steps: int
-    slices_per_step: int = 16  # a step holds slices_per_step / length clips, over all processes
-    single_slice_steps: int = 0  # first steps that train on single slices only
-    lengths: tuple[int, ...] = (4, 6, 8)  # clip lengths afterwards, one drawn per step
-    # First steps that train on smaller images, which are seen twice as fast; only for networks of convolutions.
-    small_image_steps: int = 0
-    small_image_size: int = 96
-    frozen: tuple[str, ...] = ()  # of `parts.PARTS`: what is never trained
     learning_rate: float = 5e-4
     warmup_steps: int = 300
     final_share: float = 0.02  # of the learning rate at the end of the cosine
     weight_decay: float = 0.05  # not on biases, normalisations and embeddings
     gradient_clip: float = 1.0
     averaging: float = 0.999  # decay of the moving average of the weights, which is what ships
-    prompts: PromptMix = field(default_factory=PromptMix)
-    losses: LossWeights = FROM_SCRATCH
-    clips: ClipOptions = field(default_factory=ClipOptions)
     mixed_precision: bool = True  # bfloat16 where torch holds it safe
     seed: int = 0
     save_every: int = 100
@@ -68,27 +52,10 @@ class TrainingPlan:
     workers: int = 1
     tensorboard: bool = False  # also write logs for it
 
-    def __post_init__(self) -> None:
-        check_parts(self.frozen)
-
-    def scaled(self, steps: int) -> TrainingPlan:
-        """The same plan over another number of steps, its stages in proportion."""
-        share = steps / self.steps
-        return replace(
-            self,
-            steps=steps,
-            single_slice_steps=round(self.single_slice_steps * share),
-            small_image_steps=round(self.small_image_steps * share),
-        )
-
-    def image_size(self, step: int, full: int) -> int:
-        """Side of the images of a step, pixels; `full` is the network's own."""
-        return self.small_image_size if step < self.small_image_steps else full
-
-    def clip_length(self, step: int) -> int:
-        if step < self.single_slice_steps:
-            return 1
-        return int(np.random.default_rng((self.seed, step, 1)).choice(self.lengths))
+    @property
+    def slices_per_step(self) -> int:
+        """What a step is worth, for the log."""
+        raise NotImplementedError
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up and a cosine."""
@@ -99,76 +66,65 @@ class TrainingPlan:
         return self.learning_rate * share
 
 
-class _Batches(Dataset[ClipBatch]):
+class StepBatches(Dataset[Batch]):
     """A process's share of batch number n, made the same way whenever it is asked for."""
 
-    def __init__(self, source: BatchSource, plan: TrainingPlan, image_size: int, processes: Processes) -> None:
-        self.source, self.plan, self.image_size, self.processes = source, plan, image_size, processes
+    def __init__(self, plan: RunPlan, processes: Processes) -> None:
+        self._steps, self._seed, self._processes = plan.steps, plan.seed, processes
 
     def __len__(self) -> int:
-        return self.plan.steps
+        return self._steps
 
-    def __getitem__(self, step: int) -> ClipBatch:
-        rank, count = self.processes.rank, self.processes.count
-        length = self.plan.clip_length(step)
-        rng = np.random.default_rng((self.plan.seed, step, *([rank] if rank else [])))
-        clips = max(1, self.plan.slices_per_step // length // count)
-        image_size = self.plan.image_size(step, self.image_size)
-        return self.source(rng, clips, image_size, length, step=step * count + rank)
+    def __getitem__(self, step: int) -> Batch:
+        rank, count = self._processes.rank, self._processes.count
+        rng = np.random.default_rng((self._seed, step, *([rank] if rank else [])))
+        return self.draw(rng, step, count, step * count + rank)
 
-
-class _ClipLoss(nn.Module):
-    """The loss as a module of its own, because torch averages gradients over processes of what a module computes."""
-
-    def __init__(self, network: SAM2, plan: TrainingPlan) -> None:
-        super().__init__()
-        self.network, self.plan = network, plan
-
-    def forward(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
-        plan = self.plan
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=plan.mixed_precision):
-            return clip_loss(self.network, batch, plan.prompts, plan.losses, generator, plan.clips)
+    def draw(self, rng: np.random.Generator, step: int, processes: int, number: int) -> Batch:
+        """A function of its arguments: the batch of one of some `processes` in a step; `number` is its place among all."""
+        raise NotImplementedError
 
 
-def train(
-    network: SAM2,
-    source: BatchSource,
-    plan: TrainingPlan,
+def run_training(
+    network: Network,
+    loss_of: nn.Module,
+    batches: StepBatches,
+    plan: RunPlan,
     folder: Path,
     *,
-    validate: Callable[[SAM2], dict[str, float]] | None = None,
+    device: torch.device,
+    validate: Callable[[Network], dict[str, float]] | None = None,
     report: Callable[[str], None] = lambda line: None,
-    processes: Processes = _ALONE,
-) -> SAM2:
+    processes: Processes,
+) -> Network:
     """Trains `network` and returns its averaged copy. `folder` receives `state.pt` (to go on from) and `log.csv`.
+
+    loss_of  a module that holds the network, of a batch and a generator: torch averages gradients over processes of what a
+             module computes
 
     An interrupted run goes on where `state.pt` left it. A loss that is not finite ends the run with a TrainingError; the
     state before it is kept. Of several processes the first one writes, validates and reports.
     """
     make_folder(folder)
-    full_config = network.config
     averaged = swa_utils.AveragedModel(network, multi_avg_fn=_moving_average(plan.averaging))
-    averaged_network = cast(SAM2, averaged.module)
+    averaged_network = cast(Network, averaged.module)
     optimizer = torch.optim.AdamW(_parameter_groups(network, plan.weight_decay), lr=plan.learning_rate)
-    state = RunState(network, averaged, optimizer)
+    state = RunState(network, averaged, optimizer, device)
     first = state.resume(folder / "state.pt")
     processes.wait_for_all()  # before the first one writes another state
     log = RunLog(folder, first, tensorboard=plan.tensorboard, report=report) if processes.is_first else None
-    batches = DataLoader(
-        _Batches(source, plan, network.config.image_size, processes),
+    loader = DataLoader(
+        batches,
         batch_size=None,
         sampler=range(first, plan.steps),
         num_workers=plan.workers,
         prefetch_factor=4 if plan.workers else None,
     )
     network.train()
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(part_of(name) not in plan.frozen)
-    clip_loss_of = processes.parallel(_ClipLoss(network, plan))
+    parallel_loss_of = processes.parallel(loss_of)
     started, losses = time.monotonic(), []
-    for step, batch in enumerate(batches, start=first):
-        network.config = replace(full_config, image_size=batch.images.shape[-1])
-        losses.append(_step(clip_loss_of, state, plan, step, batch.to(network.device), processes))
+    for step, batch in enumerate(loader, start=first):
+        losses.append(_step(parallel_loss_of, state, plan, step, batch.to(device), processes))
         done = step + 1
         if log is not None and (done % plan.save_every == 0 or done == plan.steps):
             per_second = (done - first) * plan.slices_per_step / (time.monotonic() - started)
@@ -180,7 +136,6 @@ def train(
             report("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             losses.clear()
             state.save(folder / "state.pt", done)
-    network.config = full_config
     if log is not None:
         log.close()
     return averaged_network.eval()
@@ -197,11 +152,11 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def _step(
-    clip_loss_of: nn.Module,
+    loss_of: nn.Module,
     state: RunState,
-    plan: TrainingPlan,
+    plan: RunPlan,
     step: int,
-    batch: ClipBatch,
+    batch: Batch,
     processes: Processes,
 ) -> float:
     for group in state.optimizer.param_groups:
@@ -209,7 +164,7 @@ def _step(
     # torch's generator takes 32 bits of a seed, so they must differ in those.
     seed = np.random.SeedSequence((plan.seed, step, _PROMPTS, processes.rank)).generate_state(1)
     generator = torch.Generator().manual_seed(int(seed[0]))
-    loss = clip_loss_of(batch, generator)
+    loss = loss_of(batch, generator)
     mean = float(processes.mean(loss.detach().clone()))  # over all processes, so that they end together
     if not math.isfinite(mean):
         raise TrainingError(f"The loss of step {step} is {mean}; the state before it is kept. Resume with a lower learning rate.")
@@ -221,7 +176,7 @@ def _step(
     return mean
 
 
-def _parameter_groups(network: SAM2, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in network.named_parameters():

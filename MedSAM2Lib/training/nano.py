@@ -12,7 +12,7 @@ from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import network_config
 from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.curve import plot_learning_curve
-from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.clip_training import TrainingPlan, train
 from MedSAM2Lib.training.processes import Processes
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PromptMix

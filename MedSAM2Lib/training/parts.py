@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["PARTS", "check_parts", "part_of"]
+__all__ = ["PARTS", "check_parts", "is_of_clips", "part_of"]
 
 # How the names of a part's parameters begin.
 PARTS = {
@@ -17,8 +17,16 @@ PARTS = {
 }
 
 
+_DRAFT = "volume_draft."  # sees no clips, but cubes: it is trained by itself (`draft_training`)
+
+
+def is_of_clips(parameter: str) -> bool:
+    """Whether clips can train a parameter, by its name in a checkpoint."""
+    return not parameter.startswith(_DRAFT)
+
+
 def part_of(parameter: str) -> str:
-    """The part that a parameter belongs to, by its name in a checkpoint."""
+    """The part that a parameter of those belongs to."""
     return next(part for part, beginnings in PARTS.items() if parameter.startswith(beginnings))
 
 

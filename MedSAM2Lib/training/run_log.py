@@ -12,7 +12,9 @@ from MedSAM2Lib.errors import OutputError
 
 __all__ = ["RunLog"]
 
-_COLUMNS = ("step", "loss", "learning_rate", "slices_per_s", "prompted_dice", "tracked_dice", "object_accuracy")
+_COLUMNS = (
+    "step", "loss", "learning_rate", "slices_per_s", "prompted_dice", "tracked_dice", "object_accuracy", "draft_dice",
+)  # fmt: skip
 
 
 class RunLog:

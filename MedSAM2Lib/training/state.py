@@ -13,7 +13,6 @@ import torch
 
 from MedSAM2Lib.atomic import atomic_path
 from MedSAM2Lib.errors import OutputError, TrainingError
-from MedSAM2Lib.network.sam2 import SAM2
 
 __all__ = ["RunState", "tensor_file"]
 
@@ -22,9 +21,10 @@ __all__ = ["RunState", "tensor_file"]
 class RunState:
     """What training changes. `averaged` is the moving average of the network's weights, which is what ships."""
 
-    network: SAM2
+    network: torch.nn.Module
     averaged: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    device: torch.device
 
     def save(self, path: Path, step: int) -> None:
         """Writes the state after `step` steps, whole or not at all. Raises OutputError."""
@@ -37,7 +37,7 @@ class RunState:
         if not path.exists():
             return 0
         try:
-            stored = torch.load(path, map_location=self.network.device, weights_only=True)
+            stored = torch.load(path, map_location=self.device, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(stored[name])
             return int(stored["step"])

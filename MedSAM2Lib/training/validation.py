@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.sam2 import SAM2, MaskPrediction
 from MedSAM2Lib.training.clip import ClipBatch
-from MedSAM2Lib.training.loop import BatchSource
+from MedSAM2Lib.training.clip_training import BatchSource
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 
 __all__ = ["ClipValidation"]

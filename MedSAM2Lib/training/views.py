@@ -17,7 +17,7 @@ from torch.nn import functional
 from MedSAM2Lib.training.fields import log_uniform, smooth_field
 from MedSAM2Lib.training.volumes import Profile, Target
 
-__all__ = ["WHOLE_SLICE_SHARE", "View", "choose_axis", "choose_view", "resample"]
+__all__ = ["WHOLE_SLICE_SHARE", "Square", "View", "choose_axis", "choose_turn", "choose_view", "resample", "square_around"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -45,20 +45,26 @@ _BEND, _BEND_SHARE = 0.04, 0.3  # elastic displacement in sides of the square, o
 
 
 @dataclass(frozen=True)
-class View:
-    """Slices of an axis, the prompted one first, and where in the slice each output pixel lies."""
+class Square:
+    """Where in a slice each output pixel lies."""
 
-    axis: int
-    indices: npt.NDArray[np.int64]  # (T, 3): the slice before, the slice, the slice after
-    distances: FloatArray  # (T,) from the prompted slice, output pixels
-    step: float  # from slice to slice, output pixels
     rows: FloatArray  # (S, S) voxels
     columns: FloatArray  # (S, S) voxels
     shrink: tuple[float, float]  # voxels of (row, column) per output pixel
 
     def window(self, plane: tuple[int, int]) -> tuple[slice, slice]:
-        """The rows and columns of a slice of shape `plane` that the view touches, at least one of each."""
+        """The rows and columns of a slice of shape `plane` that the square touches, at least one of each."""
         return _touched(self.rows, plane[0]), _touched(self.columns, plane[1])
+
+
+@dataclass(frozen=True)
+class View(Square):
+    """The square of a clip, and its slices, the prompted one first."""
+
+    axis: int
+    indices: npt.NDArray[np.int64]  # (T, 3): the slice before, the slice, the slice after
+    distances: FloatArray  # (T,) from the prompted slice, output pixels
+    step: float  # from slice to slice, output pixels
 
 
 def choose_axis(rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> int:
@@ -95,26 +101,45 @@ def choose_view(
     # Lengths below are in scaled voxels, so that the square is one.
     box_size = np.array([row1 - row0 + 1, column1 - column0 + 1]) * scale
     centre = np.array([row0 + row1, column0 + column1]) / 2
-    turn, largest = _choose_turn(rng), _LARGEST_SIDE * float((plane * scale).max())
+    turn, largest = choose_turn(rng), _LARGEST_SIDE * float((plane * scale).max())
     if rng.random() < whole_slices:
         side = largest * rng.uniform(0.8, 1.0)
         centre = 0.8 * (plane - 1) / 2 + 0.2 * centre
     else:
         side = min(float(box_size.max()) * log_uniform(rng, *_CROP_FACTORS), largest)
     side = max(side, _SMALLEST_SIDE, float(box_size.max()) * _CROP_FACTORS[0])
+    square = square_around(rng, image_size, side, centre, box_size, scale, turn)
+    pixel_mm = math.sqrt(math.prod(square.shrink) * math.prod(spacing[a] for a in in_plane))
+    distances = (np.abs(indices[:, 1] - indices[0, 1]) * (spacing[axis] / pixel_mm)).astype(np.float32)
+    step = float(np.abs(np.diff(indices)).max()) * spacing[axis] / pixel_mm
+    return View(square.rows, square.columns, square.shrink, axis, indices, distances, step)
+
+
+def square_around(
+    rng: np.random.Generator,
+    image_size: int,
+    side: float,
+    centre: npt.NDArray[np.float64],
+    box_size: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    turn: npt.NDArray[np.float64],
+) -> Square:
+    """A turned square of image_size^2 pixels that shows a box, somewhere in it, rather near its middle.
+
+    side      of the square, in units of `scale`
+    centre    (row, column) of the box's middle, voxels
+    box_size  (2,) its height and width, in units of `scale`
+    scale     (2,) length of a voxel along (row, column)
+    turn      (2, 2) of `choose_turn`
+    """
     # Jitter as far as the box, turned, stays inside the square; rather a little than a lot.
     reach = np.abs(np.linalg.inv(turn)) @ (box_size / 2)
     slack = np.clip(side / 2 - reach, 0, None) * 0.9
     centre = centre + (turn @ (slack * rng.triangular(-1, 0, 1, 2))) / scale
-
     offsets = _square(rng, image_size, side)  # (2, S, S)
     matrix = (turn / scale[:, None]).astype(np.float32)
     rows, columns = (matrix[a, 0] * offsets[0] + matrix[a, 1] * offsets[1] + np.float32(centre[a]) for a in range(2))
-    shrink = (side / image_size / float(scale[0]), side / image_size / float(scale[1]))
-    pixel_mm = math.sqrt(math.prod(shrink) * math.prod(spacing[a] for a in in_plane))
-    distances = (np.abs(indices[:, 1] - indices[0, 1]) * (spacing[axis] / pixel_mm)).astype(np.float32)
-    step = float(np.abs(np.diff(indices)).max()) * spacing[axis] / pixel_mm
-    return View(axis, indices, distances, step, rows, columns, shrink)
+    return Square(rows, columns, (side / image_size / float(scale[0]), side / image_size / float(scale[1])))
 
 
 def _choose_slices(
@@ -168,7 +193,7 @@ def _plane_scale(rng: np.random.Generator, spacing: npt.NDArray[np.float64]) -> 
     return scale
 
 
-def _choose_turn(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def choose_turn(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """(2, 2) from the square's (row, column) to the slice's: rotation, shear and flips."""
     degrees = rng.uniform(-180, 180) if rng.random() < _ANY_TURN_SHARE else rng.uniform(-_SMALL_TURN, _SMALL_TURN)
     angle = math.radians(degrees)
@@ -195,16 +220,16 @@ def _touched(coordinates: FloatArray, size: int) -> slice:
     return slice(first, max(first + 1, min(size, int(coordinates.max()) + 4)))
 
 
-def resample(view: View, layers: FloatArray, rows: slice, columns: slice) -> FloatArray:
-    """Layers (C, h, w) of the window rows x columns of a slice, at the view's pixels: (C, S, S). Outside is 0."""
+def resample(square: Square, layers: FloatArray, rows: slice, columns: slice) -> FloatArray:
+    """Layers (C, h, w) of the window rows x columns of a slice, at the square's pixels: (C, S, S). Outside is 0."""
     stack = torch.from_numpy(layers)[None]  # (1, C, h, w)
-    pool = (max(1, round(view.shrink[0])), max(1, round(view.shrink[1])))  # from 1.5 voxels per pixel on: anti-aliasing
+    pool = (max(1, round(square.shrink[0])), max(1, round(square.shrink[1])))  # from 1.5 voxels per pixel on: anti-aliasing
     if max(pool) > 1:
         stack = functional.avg_pool2d(stack, pool, ceil_mode=True, count_include_pad=False)
     height, width = stack.shape[-2:]
     # grid_sample puts -1 and 1 on the outer edges of the outer pixels.
-    y = (view.rows - rows.start + 0.5) * (2.0 / (pool[0] * height)) - 1.0
-    x = (view.columns - columns.start + 0.5) * (2.0 / (pool[1] * width)) - 1.0
+    y = (square.rows - rows.start + 0.5) * (2.0 / (pool[0] * height)) - 1.0
+    x = (square.columns - columns.start + 0.5) * (2.0 / (pool[1] * width)) - 1.0
     grid = torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))[None]  # (1, S, S, 2)
     sampled: FloatArray = functional.grid_sample(stack, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[
         0

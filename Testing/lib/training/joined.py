@@ -14,7 +14,7 @@ from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.clip import ClipBatch
-from MedSAM2Lib.training.loop import BatchSource, TrainingPlan, train
+from MedSAM2Lib.training.clip_training import BatchSource, TrainingPlan, train
 from MedSAM2Lib.training.processes import joined_processes
 from MedSAM2Lib.training.steps import PromptMix
 from Testing.lib.training.support import PLAIN, squares

@@ -14,8 +14,9 @@ from MedSAM2Lib.errors import TrainingError
 from MedSAM2Lib.training import clips as clips_module
 from MedSAM2Lib.training.augmentation import augment, choose_window
 from MedSAM2Lib.training.clip import Clip, ClipBatch
-from MedSAM2Lib.training.clips import ALWAYS_LEFT_OUT, ClipSource
+from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.regions import grow_region
+from MedSAM2Lib.training.sources import ALWAYS_LEFT_OUT
 from MedSAM2Lib.training.views import View, choose_view, resample
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
 from Testing.lib.training.support import same_batch

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from MedSAM2Lib.training.loop import train
+from MedSAM2Lib.training.clip_training import train
 from MedSAM2Lib.training.processes import joined_processes
 from Testing.lib.cli.support import ROOT, environment
 from Testing.lib.training.joined import PLAN, a_network, joined_clips

@@ -14,7 +14,7 @@ from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.clip import ClipBatch
-from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.clip_training import TrainingPlan, train
 from MedSAM2Lib.training.validation import ClipValidation
 from Testing.lib.training.support import TINY, squares
 

@@ -9,7 +9,7 @@ import torch
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.network.build import build_network
 from MedSAM2Lib.network.config import NETWORKS
-from MedSAM2Lib.training.loop import TrainingPlan, train
+from MedSAM2Lib.training.clip_training import TrainingPlan, train
 from MedSAM2Lib.training.parts import PARTS, part_of
 from Testing.lib.training.joined import a_network
 from Testing.lib.training.support import squares
