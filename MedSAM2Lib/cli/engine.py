@@ -39,6 +39,7 @@ class Engine:
     threads: int | None = None  # None: as many as suit the network
     zoom: float | str | None = "auto"  # None: the whole slice; "auto": as the model was trained
     depth_prior: bool = True
+    drafts: bool = True
     memory: MemoryName = "recent"
     precision: Precision = "float32"
     approximations: tuple[Approximation, ...] = ()
@@ -72,6 +73,7 @@ def add_sight_arguments(group: argparse._ArgumentGroup) -> None:
         help="look at a square FACTOR times the prompt instead of the whole slice; auto: as the model was trained",
     )  # fmt: skip
     group.add_argument("--no-depth-prior", action="store_true", help="do not expect objects to be about as deep as wide (nano)")
+    group.add_argument("--no-drafts", action="store_true", help="from slice to slice without drafts of the whole object (nano)")
     group.add_argument(
         "--memory", choices=MEMORIES,
         help="which slices a slice gets to see: the last ones, as in SAM 2 (default); those worth most, as in the paper of "
@@ -96,6 +98,7 @@ def engine_of(args: argparse.Namespace) -> Engine:
         threads,
         _zoom_of(args.zoom),
         not args.no_depth_prior,
+        not args.no_drafts,
         args.memory or "recent",
         args.precision,
         tuple(args.approximate),
@@ -137,6 +140,7 @@ def session_options(engine: Engine, model: LoadedModel | LoadedSAM) -> SessionOp
     return SessionOptions(
         zoom=None if zoom is None else float(zoom),
         depth_prior=model.depth_prior if engine.depth_prior else None,
+        drafts=engine.drafts,
         memory=engine.memory,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,17 @@ from MedSAM2Lib.evaluation.store import CaseResult, ResultStore, keep_request
 from MedSAM2Lib.inference.session import Session, SessionOptions
 from MedSAM2Lib.memory.options import NAMED_RULES
 from MedSAM2Lib.network.config import NETWORKS, NetworkConfig
-from MedSAM2Lib.training.clips import ClipSource
-from MedSAM2Lib.training.curve import plot_learning_curve
-from MedSAM2Lib.training.fine_tuning import fine_tuning_plan, split_cases, whole_slice_share
+from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.network.volume_unet import VolumeUNet
 from MedSAM2Lib.training.clip_training import TrainingPlan, train
-from MedSAM2Lib.training.nano import HELD_OUT, NANO_PLAN, train_nano
-from MedSAM2Lib.training.own_cases import CaseClips, own_volume
+from MedSAM2Lib.training.clips import ClipSource
+from MedSAM2Lib.training.cubes import CubeSource
+from MedSAM2Lib.training.curve import plot_learning_curve
+from MedSAM2Lib.training.draft_training import CubeValidation, train_draft
+from MedSAM2Lib.training.fine_tuning import draft_tuning_plan, fine_tuning_plan, split_cases, whole_slice_share
+from MedSAM2Lib.training.nano import DRAFT_PLAN, HELD_OUT, NANO_PLAN, train_nano
+from MedSAM2Lib.training.own_cases import CaseClips, CaseCubes, own_volume
+from MedSAM2Lib.training.parts import DRAFTS
 from MedSAM2Lib.training.processes import Processes, joined_processes
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PAPER_MIX, ClipOptions, PromptMix
@@ -50,15 +55,23 @@ _SHOWN = 30  # structures in the printed table
 def train_from_the_beginning(args: argparse.Namespace) -> int:
     with joined_processes(choose_device(args.device)) as (processes, device):
         torch.set_num_threads(args.threads or 1)
-        plan = NANO_PLAN if args.steps is None else NANO_PLAN.scaled(args.steps)
-        plan = replace(plan, slices_per_step=args.slices or plan.slices_per_step, seed=args.seed)
+        steps = NANO_PLAN.steps if args.steps is None else args.steps
+        plan = replace(NANO_PLAN.scaled(steps), slices_per_step=args.slices or NANO_PLAN.slices_per_step, seed=args.seed)
+        draft_plan = DRAFT_PLAN.scaled(max(1, round(DRAFT_PLAN.steps * steps / NANO_PLAN.steps)))
         weights = train_nano(
             args.data,
             args.output,
             _with_options(plan, args, device, NETWORKS["nano"]),
+            replace(
+                draft_plan,
+                seed=args.seed,
+                mixed_precision=args.precision != "float32",
+                workers=args.workers,
+                tensorboard=args.tensorboard,
+            ),
             device=device,
             held_out=() if args.no_validation else HELD_OUT,
-            report=lambda line: print(line, flush=True),
+            report=_report_line,
             processes=processes,
         )
         if processes.is_first:
@@ -86,12 +99,13 @@ def fine_tune(args: argparse.Namespace) -> int:
         # A network of its own: what one keeps while it only infers cannot be trained through.
         before = _score(measuring, load_model(args.base, device, args.network), args.output / "before", args.seed)
         weights = args.output / "fine_tuned.pt"
-        whole_slices = whole_slice_share(model.zoom)
-        others = (ClipSource(None, seed=plan.seed), synthetic) if synthetic else None
-        source = CaseClips([volumes[name] for name in trained], whole_slices, others)
-        held = CaseClips([volumes[name] for name in held_out], whole_slices) if held_out else None
-        _train(model, plan, source, held, args.output, weights, processes)
+        cases = _Cases([volumes[name] for name in trained], [volumes[name] for name in held_out], synthetic)
+        network = _train(model, plan, cases, args.output, processes)
+        if model.network.volume_draft is not None and DRAFTS not in plan.frozen:
+            network.volume_draft = _train_drafts(model.network.volume_draft, plan, cases, args.output / "drafts", processes)
         if processes.is_first:
+            with tensor_file(weights) as temporary:
+                save_checkpoint(network, _name_of(config), temporary)
             after = _score(measuring, load_model(str(weights), device, _name_of(config)), args.output / "after", args.seed)
             _report(args.output, weights, changes_of(before, after), args.seed)
     return 0
@@ -174,41 +188,73 @@ def _with_options(plan: TrainingPlan, args: argparse.Namespace, device: torch.de
     )
 
 
-def _train(
-    model: LoadedModel,
-    plan: TrainingPlan,
-    source: CaseClips,
-    held_out: CaseClips | None,
-    folder: Path,
-    weights: Path,
-    processes: Processes,
-) -> None:
-    config = model.network.config
+@dataclass(frozen=True)
+class _Cases:
+    """What is trained on, what is only measured, and the share of examples that show synthetic patients instead."""
+
+    trained: Sequence[TrainingVolume]
+    held_out: Sequence[TrainingVolume]
+    synthetic: float
+
+
+def _train(model: LoadedModel, plan: TrainingPlan, cases: _Cases, folder: Path, processes: Processes) -> SAM2:
+    """The network that follows objects from slice to slice, on clips."""
+    whole_slices = whole_slice_share(model.zoom)
+    others = (ClipSource(None, seed=plan.seed), cases.synthetic) if cases.synthetic else None
     validate = None
-    if held_out is not None and processes.is_first:
+    if cases.held_out and processes.is_first:
+        held = CaseClips(cases.held_out, whole_slices)
         validate = ClipValidation(
-            held_out.sample_batch,
-            config.image_size,
+            held.sample_batch,
+            model.network.config.image_size,
             batches=_VALIDATION_BATCHES,
             clips=_VALIDATION_CLIPS,
-            length=min(_VALIDATION_LENGTH, held_out.thickest),
+            length=min(_VALIDATION_LENGTH, held.thickest),
         )
     network = train(
         model.network,
-        source.sample_batch,
+        CaseClips(cases.trained, whole_slices, others).sample_batch,
         plan,
         folder,
         validate=validate,
-        report=lambda line: print(line, flush=True),
+        report=_report_line,
         processes=processes,
     )
-    if processes.is_first:
-        with tensor_file(weights) as temporary:
-            save_checkpoint(network, _name_of(config), temporary)
-        try:
-            plot_learning_curve(folder / "log.csv", folder / "curve.png")
-        except ImportError:
-            warn("the learning curve was left out: it needs matplotlib (pip install matplotlib).")
+    _plot_curve(folder, processes)
+    return network
+
+
+def _train_drafts(network: VolumeUNet, plan: TrainingPlan, cases: _Cases, folder: Path, processes: Processes) -> VolumeUNet:
+    """The network that drafts them, on cubes."""
+    others = (CubeSource(None, seed=plan.seed), cases.synthetic) if cases.synthetic else None
+    validate = None
+    if cases.held_out and processes.is_first:
+        held = CaseCubes(cases.held_out)
+        validate = CubeValidation(held.sample_batch, batches=_VALIDATION_BATCHES, cubes=_VALIDATION_CLIPS)
+    drafting = train_draft(
+        network,
+        CaseCubes(cases.trained, others).sample_batch,
+        draft_tuning_plan(plan),
+        folder,
+        validate=validate,
+        report=_report_line,
+        processes=processes,
+    )
+    _plot_curve(folder, processes)
+    return drafting
+
+
+def _report_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _plot_curve(folder: Path, processes: Processes) -> None:
+    if not processes.is_first:
+        return
+    try:
+        plot_learning_curve(folder / "log.csv", folder / "curve.png")
+    except ImportError:
+        warn("the learning curve was left out: it needs matplotlib (pip install matplotlib).")
 
 
 def _name_of(config: NetworkConfig) -> str:

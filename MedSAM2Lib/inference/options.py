@@ -18,6 +18,7 @@ class SessionOptions:
 
     zoom: float | None = None  # side of the view in sides of the prompt's box; None: the whole slice, as SAM 2 does
     depth_prior: DepthPrior | None = None  # how deep objects are expected to be; None: no expectation, as in SAM 2
+    drafts: bool = True  # passes take drafts of the object along, where the network makes them
     memory: Memory = "recent"  # which slices a slice gets to see: the last ones as in SAM 2, or those worth most
     stop_after: int = 3  # a direction ends after this many slices in a row without the object; 0: never
     agreement: float = 0.99  # after a correction, Dice with the old mask at which a slice counts as unchanged; 0: none does

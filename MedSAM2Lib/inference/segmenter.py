@@ -16,6 +16,7 @@ from torch import Tensor
 
 from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
 from MedSAM2Lib.inference.door import SlicePrompt
+from MedSAM2Lib.inference.drafts import DraftedSlice, Drafts
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
@@ -52,6 +53,7 @@ class Segmenter:
 
     network: SAM2
     embeddings: Embeddings
+    drafts: Drafts | None  # None: the network makes none
     slice_count: int
     slice_shape: tuple[int, int]
     spacing: tuple[float, float, float]
@@ -189,7 +191,7 @@ class Segmenter:
             self.embeddings.prefetch(coming, view, direction)
             features = self.embeddings.features(index, view, direction)
             self._refresh_memories(target, index, features, direction, view)
-            hint = self.logits_through(leader, view) if follow and leader is not None else None
+            hint = self._hint(target, index, leader, view)
             doubt, depth = self._depth(target, index, direction, view)
             prediction = target.tracker.answer(index, features, direction, hint, doubt, depth)
             mask = self._to_mask(prediction.logits, view)
@@ -203,6 +205,21 @@ class Segmenter:
         memory.look()  # while the features are at hand
         target.tracker.remember(memory, direction)
         return SliceResult(target.name, index, record.mask, record.confidence)
+
+    def _hint(self, target: SegmentedObject, index: int, leader: SliceRecord | None, view: View) -> Tensor | None:
+        """(1, 1, L, L) logits that a network which follows masks is told: of the slice before, and what a draft says."""
+        if not self.network.config.follow_mask:
+            return None
+        before = None if leader is None else self.logits_through(leader, view)
+        drafted = self._drafted(target, index)
+        if drafted is None:
+            return before
+        return self._seen_through(drafted.logits, drafted.view, view)
+
+    def _drafted(self, target: SegmentedObject, index: int) -> DraftedSlice | None:
+        if self.drafts is None or not self.options.drafts:
+            return None
+        return self.drafts.at(index, {other: target.records[other].packed for other in target.anchors if other in target.records})
 
     def _only(self, kept: _Mask, mask: _Mask, prediction: MaskPrediction, view: View) -> tuple[_Mask, MaskPrediction]:
         """A mask and its answer with only some of its pixels; an answer that has none left is that the object is not here."""
@@ -354,10 +371,14 @@ class Segmenter:
 
     def logits_through(self, record: SliceRecord, view: View) -> Tensor:
         """(1, 1, L, L) logits of a segmented slice, as seen through a view."""
-        logits = record.logits.float().to(self.network.device)
-        if record.view == view:
+        return self._seen_through(record.logits.float().to(self.network.device), record.view, view)
+
+    def _seen_through(self, logits: Tensor, seen: View, view: View) -> Tensor:
+        """(1, 1, L, L) logits through a view, of logits (1, 1, l, l) of the same slice through another one."""
+        side = self.network.config.logits_size
+        if seen == view and logits.shape[-1] == side:
             return logits
-        return logits_to_frame(logits_to_slice(logits, record.view, *self.slice_shape), view, logits.shape[-1])
+        return logits_to_frame(logits_to_slice(logits, seen, *self.slice_shape), view, side)
 
     def _features(self, target: SegmentedObject, index: int, view: View) -> ImageFeatures:
         """Of a slice, as the object's last pass saw it."""

@@ -31,6 +31,7 @@ from MedSAM2Lib.errors import OptionError, PromptError, UsageError
 from MedSAM2Lib.frames import View, logits_to_slice
 from MedSAM2Lib.inference.assembly import assembled
 from MedSAM2Lib.inference.door import Door
+from MedSAM2Lib.inference.drafts import Drafts
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.history import Changes, Moments
 from MedSAM2Lib.inference.ledger import Ledger, Running
@@ -108,16 +109,25 @@ class Session:
         stack = np.moveaxis(volume.array, array_axis, 0)  # (slices, rows, columns), a view
         count, rows, columns = stack.shape
         spacing = [volume.geometry.spacing_along(other) for other in range(3)]
+
+        def read_slice(index: int) -> npt.NDArray[np.uint8]:
+            return apply_window(stack[index], resolved)
+
         batch = self.options.encoder_batch or (1 if self._network.device.type == "cpu" else 8)
         self.embeddings = Embeddings(
-            self._network,
-            lambda index: apply_window(stack[index], resolved),
-            count,
-            byte_budget=self.options.cache_bytes,
-            batch=batch,
+            self._network, read_slice, count, byte_budget=self.options.cache_bytes, batch=batch
         )
         along, down, across = spacing.pop(array_axis), *spacing  # mm between slices, rows, columns
-        self._segmenter = Segmenter(self._network, self.embeddings, count, (rows, columns), (along, down, across), self.options)
+        drafting = self._network.volume_draft
+        self._segmenter = Segmenter(
+            self._network,
+            self.embeddings,
+            None if drafting is None else Drafts(drafting, read_slice, count, (rows, columns), (along, down, across)),
+            count,
+            (rows, columns),
+            (along, down, across),
+            self.options,
+        )
         self._door = Door(count, lambda _: (rows, columns))
         self._volume, self._axis, self.window = volume, array_axis, resolved
         self.slice_count = count

@@ -74,6 +74,8 @@ class NetworkConfig:
     # True: the image's channels are the slice before (in the direction of the pass), the slice, and the slice after, so
     # that a small network sees depth where SAM 2 sees three times the same grey.
     neighbour_channels: bool = False
+    # True: a second network drafts the object in a cube of the volume, and passes take its drafts along.
+    drafts_volume: bool = False
     # True: an approximation. Memory maps are looked at in a quarter of their tokens, for which the weights were not trained.
     pooled_memories: bool = False
 

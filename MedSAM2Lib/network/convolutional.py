@@ -19,6 +19,7 @@ from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet, slice_grey
 from MedSAM2Lib.network.residual import residual_stage
 from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, SliceDepth, unread
+from MedSAM2Lib.network.volume_unet import VolumeUNet
 
 __all__ = ["ConvolutionalSAM2"]
 
@@ -53,6 +54,8 @@ class ConvolutionalSAM2(SAM2):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.depth_embedding = MLP(_DEPTH_FIGURES, _DEPTH_HIDDEN, _DEPTH_HIDDEN, config.hidden_dim)
+        if config.drafts_volume:
+            self.volume_draft = VolumeUNet()
 
     def _add_image_encoder(self, config: NetworkConfig) -> None:
         self.image_encoder = ConvolutionalEncoder(config.hidden_dim)
@@ -62,7 +65,8 @@ class ConvolutionalSAM2(SAM2):
 
     @property
     def costly_parts(self) -> tuple[nn.Module, ...]:
-        return *super().costly_parts, self.sam_mask_decoder
+        drafts = () if self.volume_draft is None else (self.volume_draft,)
+        return *super().costly_parts, self.sam_mask_decoder, *drafts
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         pixels = self._to_encoder(images)

@@ -23,6 +23,7 @@ from MedSAM2Lib.network.memory_attention import MemoryAttention
 from MedSAM2Lib.network.memory_encoder import MemoryEncoder
 from MedSAM2Lib.network.positions import sine_encoding_1d, sine_encoding_2d
 from MedSAM2Lib.network.prompt_encoder import PointLabel, PromptEncoder
+from MedSAM2Lib.network.volume_unet import VolumeUNet
 
 __all__ = [
     "MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "SliceDepth", "unread",
@@ -90,6 +91,7 @@ class SAM2(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.volume_draft: VolumeUNet | None = None  # drafts objects in cubes of a volume
         dim, memory_dim = config.hidden_dim, config.memory_dim
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.memory_slots, 1, 1, memory_dim))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))

@@ -15,7 +15,7 @@ from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.loop import RunPlan, StepBatches, run_training
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
-from MedSAM2Lib.training.parts import check_parts, is_of_clips, part_of
+from MedSAM2Lib.training.parts import DRAFTS, check_parts, part_of
 from MedSAM2Lib.training.processes import Processes
 from MedSAM2Lib.training.steps import ClipOptions, PromptMix, clip_loss
 
@@ -105,7 +105,7 @@ def train(
     """Trains all of `network` that clips show, and returns its averaged copy; see `loop.run_training`."""
     config = network.config
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(is_of_clips(name) and part_of(name) not in plan.frozen)
+        parameter.requires_grad_(part_of(name) not in {*plan.frozen, DRAFTS})
     trained = run_training(
         network,
         _ClipLoss(network, plan),

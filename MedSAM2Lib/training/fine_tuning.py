@@ -9,16 +9,18 @@ import numpy as np
 from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.training.clip_training import TrainingPlan
+from MedSAM2Lib.training.draft_training import DraftPlan
 from MedSAM2Lib.training.losses import FROM_SCRATCH, LossWeights
 from MedSAM2Lib.training.steps import PAPER_MIX, PromptMix
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE
 
-__all__ = ["fine_tuning_plan", "split_cases", "whole_slice_share"]
+__all__ = ["draft_tuning_plan", "fine_tuning_plan", "split_cases", "whole_slice_share"]
 
 _WARMUP_SHARE = 0.05  # of the steps
 _SAVES, _VALIDATIONS = 20, 4  # of a run
 _CLIP_LENGTHS = (1, 4, 6, 8)
 _OWN_MIX = PromptMix(correction=0.4, missed=0.3, unfollowed=0.15, astray=0.15, bounded=0.3)
+_SLICES_PER_CUBE = 8  # that take as long to train on
 _WITHOUT_ZOOM = 0.8  # of the clips of a network that sees whole slices show them; the rest shows it details
 
 
@@ -42,6 +44,22 @@ def fine_tuning_plan(
         seed=seed,
         save_every=max(1, steps // _SAVES),
         validate_every=max(1, steps // _VALIDATIONS),
+    )
+
+
+def draft_tuning_plan(plan: TrainingPlan) -> DraftPlan:
+    """How drafts are fine-tuned beside it."""
+    return DraftPlan(
+        steps=plan.steps,
+        cubes_per_step=max(1, plan.slices_per_step // _SLICES_PER_CUBE),
+        learning_rate=plan.learning_rate,
+        warmup_steps=plan.warmup_steps,
+        mixed_precision=plan.mixed_precision,
+        seed=plan.seed,
+        save_every=plan.save_every,
+        validate_every=plan.validate_every,
+        workers=plan.workers,
+        tensorboard=plan.tensorboard,
     )
 
 

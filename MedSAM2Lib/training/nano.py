@@ -1,8 +1,11 @@
-"""The recipe of the network that ships: what it is trained on, what is held out, for how long."""
+"""The recipe of the network that ships: what it is trained on, what is held out, for how long.
+
+Its two parts are trained one after the other: what follows an object through slices, on clips; what drafts it, on cubes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -10,15 +13,19 @@ import torch
 from MedSAM2Lib.checkpoints.loading import save_checkpoint
 from MedSAM2Lib.network.build import build_network, initialise
 from MedSAM2Lib.network.config import network_config
-from MedSAM2Lib.training.clips import ClipSource
-from MedSAM2Lib.training.curve import plot_learning_curve
+from MedSAM2Lib.network.sam2 import SAM2
+from MedSAM2Lib.network.volume_unet import VolumeUNet
 from MedSAM2Lib.training.clip_training import TrainingPlan, train
+from MedSAM2Lib.training.clips import ClipSource
+from MedSAM2Lib.training.cubes import CubeSource
+from MedSAM2Lib.training.curve import plot_learning_curve
+from MedSAM2Lib.training.draft_training import CubeValidation, DraftPlan, train_draft
 from MedSAM2Lib.training.processes import Processes
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PromptMix
 from MedSAM2Lib.training.validation import ClipValidation
 
-__all__ = ["HELD_OUT", "NANO_PLAN", "train_nano"]
+__all__ = ["DRAFT_PLAN", "HELD_OUT", "NANO_PLAN", "train_nano"]
 
 # Whole patients, of every larger source of ../shared/train: what the learning curve is measured on.
 HELD_OUT = (
@@ -38,6 +45,7 @@ HELD_OUT = (
 )
 
 _ALONE = Processes()
+_VALIDATED = ("scan", "label map")  # kinds that are somebody's labels
 
 # Single slices until a box is understood, then clips; small images until little is left to learn on them.
 NANO_PLAN = TrainingPlan(
@@ -52,40 +60,88 @@ NANO_PLAN = TrainingPlan(
     ),
     seed=1,
 )
+DRAFT_PLAN = DraftPlan(
+    steps=9_000,
+    cubes_per_step=8,
+    small_cube_steps=5_000,
+    learning_rate=1.5e-3,
+    warmup_steps=100,
+    weight_decay=0.02,
+    averaging=0.998,
+    seed=1,
+)
 _REPAINTED = 0.15  # of labelled scans are shown in contrasts of their own
 _FAR = 0.35  # of its clips leave out slices after the prompted one: what ten slices show is near the prompt
+_DRAFTS = "drafts"  # folder of the second run
 
 
 def train_nano(
     data: Path,
     folder: Path,
     plan: TrainingPlan,
+    draft_plan: DraftPlan,
     *,
     device: torch.device,
-    held_out: tuple[str, ...] = HELD_OUT,
+    held_out: Collection[str] = HELD_OUT,
     report: Callable[[str], None] = lambda line: None,
     processes: Processes = _ALONE,
 ) -> Path:
     """Trains nano on a folder of volumes (layout: ../shared/train/README.md) and on synthetic patients.
 
     Goes on where an interrupted run in `folder` stopped. Returns the path of the finished weights, `nano.pt`, beside
-    which `log.csv` and `curve.png` tell how they came about; of several processes, the first one writes. Raises TrainingError.
+    which `log.csv` and `curve.png` tell how they came about, and in the folder `drafts` those of its drafts; of several
+    processes, the first one writes. Raises TrainingError.
     """
     torch.manual_seed(plan.seed)
     network = initialise(build_network(network_config("nano"))).to(device)
-    side = network.config.image_size
-    source = ClipSource(data, held_out=held_out, far=_FAR, repainted=_REPAINTED, seed=plan.seed)
-    source.preload()  # once, before the workers fork
-    validate = None
-    if held_out and processes.is_first:
-        validate = ClipValidation(ClipSource(data, held_out=source.volume_names, only=("scan", "label map")).sample_batch, side)
-    trained = train(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)
+    runs = [folder]
+    trained = _follow(network, data, folder, plan, held_out, report, processes)
+    if network.volume_draft is not None:
+        runs.append(folder / _DRAFTS)
+        trained.volume_draft = _draft(network.volume_draft, data, runs[-1], draft_plan, held_out, report, processes)
     weights = folder / "nano.pt"
     if processes.is_first:
         with tensor_file(weights) as temporary:
             save_checkpoint(trained, "nano", temporary)
         try:
-            plot_learning_curve(folder / "log.csv", folder / "curve.png")
+            for run in runs:
+                plot_learning_curve(run / "log.csv", run / "curve.png")
         except ImportError:
             report("the learning curve was left out: it needs matplotlib (pip install matplotlib)")
     return weights
+
+
+def _follow(
+    network: SAM2,
+    data: Path,
+    folder: Path,
+    plan: TrainingPlan,
+    held_out: Collection[str],
+    report: Callable[[str], None],
+    processes: Processes,
+) -> SAM2:
+    source = ClipSource(data, held_out=held_out, far=_FAR, repainted=_REPAINTED, seed=plan.seed)
+    source.preload()  # once, before the workers fork
+    validate = None
+    if held_out and processes.is_first:
+        others = ClipSource(data, held_out=source.volume_names, only=_VALIDATED)
+        validate = ClipValidation(others.sample_batch, network.config.image_size)
+    return train(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)
+
+
+def _draft(
+    network: VolumeUNet,
+    data: Path,
+    folder: Path,
+    plan: DraftPlan,
+    held_out: Collection[str],
+    report: Callable[[str], None],
+    processes: Processes,
+) -> VolumeUNet:
+    source = CubeSource(data, held_out=held_out, repainted=_REPAINTED, seed=plan.seed)
+    source.preload()
+    validate = None
+    if held_out and processes.is_first:
+        others = CubeSource(data, held_out=source.volume_names, only=_VALIDATED)
+        validate = CubeValidation(others.sample_batch)
+    return train_draft(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)

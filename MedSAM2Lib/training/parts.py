@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["PARTS", "check_parts", "is_of_clips", "part_of"]
+__all__ = ["DRAFTS", "PARTS", "check_parts", "part_of"]
 
 # How the names of a part's parameters begin.
 PARTS = {
@@ -14,19 +14,13 @@ PARTS = {
     "prompt-encoder": ("sam_prompt_encoder.", "mask_downsample."),
     "memory": ("memory_", "maskmem_", "no_mem_", "no_obj_", "obj_ptr_", "depth_embedding."),
     "mask-decoder": ("sam_mask_decoder.",),
+    "drafts": ("volume_draft.",),
 }
-
-
-_DRAFT = "volume_draft."  # sees no clips, but cubes: it is trained by itself (`draft_training`)
-
-
-def is_of_clips(parameter: str) -> bool:
-    """Whether clips can train a parameter, by its name in a checkpoint."""
-    return not parameter.startswith(_DRAFT)
+DRAFTS = "drafts"  # are made of cubes, not of clips, and trained by themselves (`draft_training`)
 
 
 def part_of(parameter: str) -> str:
-    """The part that a parameter of those belongs to."""
+    """The part that a parameter belongs to, by its name in a checkpoint."""
     return next(part for part, beginnings in PARTS.items() if parameter.startswith(beginnings))
 
 
@@ -34,5 +28,5 @@ def check_parts(frozen: Collection[str]) -> None:
     """Raises OptionError for an unknown part, and where nothing is left to train."""
     if unknown := [part for part in frozen if part not in PARTS]:
         raise OptionError(f"Unknown part {unknown[0]!r}: what can be frozen is {', '.join(PARTS)}.")
-    if set(frozen) == set(PARTS):
-        raise OptionError("All parts of the network are frozen, so nothing would be trained; freeze fewer.")
+    if {*frozen, DRAFTS} == set(PARTS):
+        raise OptionError("All parts but drafts are frozen, so nothing would be trained on clips; freeze fewer.")
