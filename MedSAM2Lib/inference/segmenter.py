@@ -39,6 +39,7 @@ _Mask = npt.NDArray[np.bool_]
 
 _MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
 _MOST_GROWTH = 1.25  # of an object's area to a slice where it was missed
+_DRAFT_SHARE = 0.5  # of a hint, against the mask of the slice before
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -95,7 +96,7 @@ class Segmenter:
             if direction is not None:  # a slice that was not tracked yet looks at no memory
                 self._refresh_memories(target, index, features, direction, view)
             points = self._point_tensors(target, index, view)
-            previous = None if corrected is None else self.logits_through(corrected, view)
+            previous = self._corrected_logits(target, prompt, corrected, view)
             prediction = target.tracker.answer_points(index, features, points, previous)
             if isinstance(prompt, Points) and any(prompt.labels) and before is not None and before.packed.empty:
                 prediction = self._no_larger(target, prompt, prediction, view)
@@ -105,6 +106,20 @@ class Segmenter:
             target.view = self._widened(view, _bounding_box(mask))
         mask, prediction = self._without_refused(target, index, before, mask, prediction, view)
         return self._prompted(target, index, view, prediction, mask)
+
+    def _corrected_logits(
+        self, target: SegmentedObject, prompt: Box | Points, corrected: SliceRecord | None, view: View
+    ) -> Tensor | None:
+        """(1, 1, L, L) logits that a prompt corrects: the slice's own; where the object was missed, those of a draft that has it
+        where the person points."""
+        if isinstance(prompt, Points) and (corrected is None or corrected.packed.empty):
+            drafted = self._drafted(target, prompt.slice_index)
+            if drafted is not None:
+                shown = logits_to_slice(drafted.logits, drafted.view, *self.slice_shape)
+                pointed = [shown[self._pixel(x, y)] > 0 for x, y, on in zip(prompt.xs, prompt.ys, prompt.labels, strict=True) if on]
+                if any(pointed):
+                    return self._seen_through(drafted.logits, drafted.view, view)
+        return None if corrected is None else self.logits_through(corrected, view)
 
     def _no_larger(self, target: SegmentedObject, prompt: Points, prediction: MaskPrediction, view: View) -> MaskPrediction:
         """An answer to clicks on what a pass had missed: what is under them, cut so that it is hardly larger than the object is
@@ -214,12 +229,14 @@ class Segmenter:
         drafted = self._drafted(target, index)
         if drafted is None:
             return before
-        return self._seen_through(drafted.logits, drafted.view, view)
+        draft = self._seen_through(drafted.logits, drafted.view, view).clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
+        return draft if before is None else torch.lerp(before.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND), draft, _DRAFT_SHARE)
 
     def _drafted(self, target: SegmentedObject, index: int) -> DraftedSlice | None:
         if self.drafts is None or not self.options.drafts:
             return None
-        return self.drafts.at(index, {other: target.records[other].packed for other in target.anchors if other in target.records})
+        others = (other for other in target.anchors if other != index and other in target.records)
+        return self.drafts.at(index, {other: target.records[other].packed for other in others})
 
     def _only(self, kept: _Mask, mask: _Mask, prediction: MaskPrediction, view: View) -> tuple[_Mask, MaskPrediction]:
         """A mask and its answer with only some of its pixels; an answer that has none left is that the object is not here."""
