@@ -39,7 +39,8 @@ _Mask = npt.NDArray[np.bool_]
 
 _MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
 _MOST_GROWTH = 1.25  # of an object's area to a slice where it was missed
-_DRAFT_SHARE = 0.5  # of a hint, against the mask of the slice before
+# Of a hint, against the mask of the slice before: while one slice is known, and when more are, for then drafts are better.
+_DRAFT_SHARE, _CORRECTED_DRAFT_SHARE = 0.3, 1.0
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -116,8 +117,8 @@ class Segmenter:
             drafted = self._drafted(target, prompt.slice_index)
             if drafted is not None:
                 shown = logits_to_slice(drafted.logits, drafted.view, *self.slice_shape)
-                pointed = [shown[self._pixel(x, y)] > 0 for x, y, on in zip(prompt.xs, prompt.ys, prompt.labels, strict=True) if on]
-                if any(pointed):
+                clicks = zip(prompt.xs, prompt.ys, prompt.labels, strict=True)
+                if any(on and shown[self._pixel(x, y)] > 0 for x, y, on in clicks):
                     return self._seen_through(drafted.logits, drafted.view, view)
         return None if corrected is None else self.logits_through(corrected, view)
 
@@ -230,7 +231,10 @@ class Segmenter:
         if drafted is None:
             return before
         draft = self._seen_through(drafted.logits, drafted.view, view).clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
-        return draft if before is None else torch.lerp(before.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND), draft, _DRAFT_SHARE)
+        if before is None:
+            return draft
+        share = _DRAFT_SHARE if len(target.anchors) == 1 else _CORRECTED_DRAFT_SHARE
+        return torch.lerp(before.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND), draft, share)
 
     def _drafted(self, target: SegmentedObject, index: int) -> DraftedSlice | None:
         if self.drafts is None or not self.options.drafts:

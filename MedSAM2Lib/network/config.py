@@ -127,6 +127,7 @@ NETWORKS: dict[str, NetworkConfig] = {
         max_object_pointers=8,  # as far as the clips it was trained on reach
         follow_mask=True,
         neighbour_channels=True,
+        drafts_volume=True,
     ),
     "medsam2": NetworkConfig(trunk=_TRUNKS["tiny"], image_size=512),
     **{f"sam2.1-{size}": NetworkConfig(trunk=trunk) for size, trunk in _TRUNKS.items()},
