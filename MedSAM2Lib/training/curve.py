@@ -28,11 +28,11 @@ def plot_learning_curve(log: Path, picture: Path) -> None:
     loss_axes.set(xlabel="step", ylabel="training loss", yscale="log")
     for column, label in _DICE_COLUMNS.items():
         validated = [row for row in rows if row.get(column)]
-        if not validated:
-            continue
         steps, scores = [int(row["step"]) for row in validated], [float(row[column]) for row in validated]
-        dice_axes.plot(steps, scores, marker=".", label=label)
+        if scores:
+            dice_axes.plot(steps, scores, marker=".", label=label)
     dice_axes.set(xlabel="step", ylabel="held out", ylim=(0, 1))
-    dice_axes.legend(loc="lower right")
+    if dice_axes.lines:
+        dice_axes.legend(loc="lower right")
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

@@ -16,17 +16,18 @@ def main() -> None:
     with (HERE / "attempts.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             curves[row["attempt"]].append(row)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for number, (attempt, rows) in enumerate(sorted(curves.items())):
-        for one, measure in zip(axes, ("prompted_dice", "tracked_dice"), strict=True):
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for number, (attempt, rows) in enumerate(sorted(curves.items(), key=lambda curve: int(curve[0].split()[0]))):
+        for one, measure in zip(axes, ("prompted_dice", "tracked_dice", "draft_dice"), strict=True):
             points = [(int(row["slices"]) / 1000, float(row[measure])) for row in rows if row[measure]]
             if points:
                 one.plot(*zip(*points, strict=True), color=f"C{number}", marker=".", label=attempt)
-    for one, title in zip(axes, ("slice with the box", "slices tracked from it"), strict=True):
-        one.set(xlabel="slices trained on, thousands", title=title, ylim=(0.2, 0.8))
+    for one, title in zip(axes, ("slice with the box", "slices tracked from it", "drafts of cubes"), strict=True):
+        one.set(xlabel="slices (planes) trained on, thousands", title=title, ylim=(0.2, 0.8))
     axes[0].set_ylabel("Dice on held-out clips")
-    axes[0].legend(loc="lower right", fontsize="small")
+    for one in axes[::2]:
+        one.legend(loc="lower right", fontsize="small")
     figure.savefig(HERE.parent / "images" / "nano_attempts.png", dpi=110)
 
 

@@ -60,7 +60,8 @@ def test_cases_become_a_checkpoint_a_table_and_no_claim(tune: Command, medsam2: 
     assert ended.status == 0, ended.err
     folder = tmp_path / "tuned"
     expected = {"fine_tuned.pt", "before_after.csv", "before_after.json", "log.csv", "curve.png", "state.pt", "run.json"}
-    assert {path.name for path in folder.iterdir()} == {*expected, "before", "after"}
+    assert {path.name for path in folder.iterdir()} == {*expected, "before", "after", "drafts"}
+    assert {path.name for path in (folder / "drafts").iterdir()} == {"log.csv", "curve.png", "state.pt"}
     with (folder / "before_after.csv").open(newline="") as stream:
         assert [(line["case"], line["structure"]) for line in csv.DictReader(stream)] == [("case1", "ball")]
     assert "of fewer than 5 cases, nothing can be said of others; no improvement was measured" in ended.out
@@ -126,10 +127,10 @@ def test_a_case_without_label_is_named(tune: Command, cases: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_it(tune: Command, tmp_path: Path) -> None:
-    from MedSAM2Lib.training import loop
+    from MedSAM2Lib.training import clip_training
 
     nan = torch.tensor(float("nan"))
-    with mock.patch.object(loop, "clip_loss", side_effect=[mock.DEFAULT, nan], wraps=loop.clip_loss):
+    with mock.patch.object(clip_training, "clip_loss", side_effect=[mock.DEFAULT, nan], wraps=clip_training.clip_loss):
         ended = tune("--hold-out", "0")
     assert ended.status == 1
     assert "The loss of step 1 is nan; the state before it is kept" in ended.err
