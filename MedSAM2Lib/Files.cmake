@@ -92,6 +92,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/inference/assembly.py
   MedSAM2Lib/inference/conditioning.py
   MedSAM2Lib/inference/door.py
+  MedSAM2Lib/inference/drafts.py
   MedSAM2Lib/inference/embeddings.py
   MedSAM2Lib/inference/history.py
   MedSAM2Lib/inference/image_set.py
@@ -146,6 +147,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/sam2.py
   MedSAM2Lib/network/two_way.py
   MedSAM2Lib/network/vit.py
+  MedSAM2Lib/network/volume_unet.py
   MedSAM2Lib/packed_mask.py
   MedSAM2Lib/phantom.py
   MedSAM2Lib/pieces.py
@@ -163,10 +165,14 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/slice_stack.py
   MedSAM2Lib/step_json.py
   MedSAM2Lib/training/__init__.py
+  MedSAM2Lib/training/appearance.py
   MedSAM2Lib/training/augmentation.py
   MedSAM2Lib/training/clip.py
+  MedSAM2Lib/training/clip_training.py
   MedSAM2Lib/training/clips.py
+  MedSAM2Lib/training/cubes.py
   MedSAM2Lib/training/curve.py
+  MedSAM2Lib/training/draft_training.py
   MedSAM2Lib/training/fields.py
   MedSAM2Lib/training/fine_tuning.py
   MedSAM2Lib/training/hints.py
@@ -181,6 +187,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/training/regions.py
   MedSAM2Lib/training/rendering.py
   MedSAM2Lib/training/run_log.py
+  MedSAM2Lib/training/sources.py
   MedSAM2Lib/training/state.py
   MedSAM2Lib/training/steps.py
   MedSAM2Lib/training/synthetic.py
@@ -217,4 +224,4 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/worker/snapshot.py
   MedSAM2Lib/worker/values.py
   MedSAM2Lib/world_prompts.py
-  )
+)
