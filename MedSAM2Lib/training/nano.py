@@ -61,9 +61,9 @@ NANO_PLAN = TrainingPlan(
     seed=1,
 )
 DRAFT_PLAN = DraftPlan(
-    steps=9_000,
+    steps=4_500,
     cubes_per_step=8,
-    small_cube_steps=5_000,
+    small_cube_steps=2_600,
     learning_rate=1.5e-3,
     warmup_steps=100,
     weight_decay=0.02,
