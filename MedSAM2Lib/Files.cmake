@@ -29,6 +29,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/checkpoints/__init__.py
   MedSAM2Lib/checkpoints/archive.py
   MedSAM2Lib/checkpoints/download.py
+  MedSAM2Lib/checkpoints/eight_bits.py
   MedSAM2Lib/checkpoints/loading.py
   MedSAM2Lib/checkpoints/outline.py
   MedSAM2Lib/checkpoints/registry.py

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from MedSAM2Lib.checkpoints.archive import check_size
+from MedSAM2Lib.checkpoints.eight_bits import pack_weights, unpack_weights
 from MedSAM2Lib.checkpoints.outline import read_outline
 from MedSAM2Lib.checkpoints.registry import MODELS, Model
 from MedSAM2Lib.checkpoints.store import check_hash, sha256_of, weights_path
@@ -145,10 +146,14 @@ def load_any_model(
     return LoadedModel(set_precision(loaded, precision), name, path, sha256, zoom, depth_prior, tuple(approximations))
 
 
-def save_checkpoint(network: SAM2 | SAM, network_name: str, path: Path) -> None:
-    """Writes weights in half precision, with the name of their network."""
-    state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
-    torch.save({"model": state, "network": network_name}, path)
+def save_checkpoint(network: SAM2 | SAM, network_name: str, path: Path, *, eight_bits: bool = False) -> None:
+    """Writes weights in half precision, or half as large in eight bits, with the name of their network."""
+    state = network.state_dict()
+    if eight_bits:
+        packed, scales = pack_weights(state)
+        torch.save({"model": packed, "scales": scales, "network": network_name}, path)
+    else:
+        torch.save({"model": {key: value.half() for key, value in state.items()}, "network": network_name}, path)
 
 
 def _published(sha256: str) -> Model | None:
@@ -174,7 +179,10 @@ def _read(file: BinaryIO, path: Path) -> dict[str, Tensor]:
             raise
         raise CheckpointError(f"{path} is not a whole checkpoint ({_first_line(error)}); get the file again.") from error
     state: dict[str, Tensor] = content.get("model", content)
-    return state
+    try:
+        return unpack_weights(state, content["scales"]) if {"model", "scales"} <= content.keys() else state
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint ({error}); get the file again.") from error
 
 
 def _first_line(error: Exception) -> str:

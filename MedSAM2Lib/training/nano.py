@@ -21,6 +21,7 @@ from MedSAM2Lib.training.cubes import CubeSource
 from MedSAM2Lib.training.curve import plot_learning_curve
 from MedSAM2Lib.training.draft_training import CubeValidation, DraftPlan, train_draft
 from MedSAM2Lib.training.processes import Processes
+from MedSAM2Lib.training.sources import SourceOptions
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PromptMix
 from MedSAM2Lib.training.validation import ClipValidation
@@ -102,7 +103,7 @@ def train_nano(
     weights = folder / "nano.pt"
     if processes.is_first:
         with tensor_file(weights) as temporary:
-            save_checkpoint(trained, "nano", temporary)
+            save_checkpoint(trained, "nano", temporary, eight_bits=True)
         try:
             for run in runs:
                 plot_learning_curve(run / "log.csv", run / "curve.png")
@@ -120,11 +121,11 @@ def _follow(
     report: Callable[[str], None],
     processes: Processes,
 ) -> SAM2:
-    source = ClipSource(data, held_out=held_out, far=_FAR, repainted=_REPAINTED, seed=plan.seed)
+    source = ClipSource(data, SourceOptions(held_out=held_out, seed=plan.seed), far=_FAR, repainted=_REPAINTED)
     source.preload()  # once, before the workers fork
     validate = None
     if held_out and processes.is_first:
-        others = ClipSource(data, held_out=source.volume_names, only=_VALIDATED)
+        others = ClipSource(data, SourceOptions(held_out=source.volume_names, only=_VALIDATED))
         validate = ClipValidation(others.sample_batch, network.config.image_size)
     return train(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)
 
@@ -138,10 +139,10 @@ def _draft(
     report: Callable[[str], None],
     processes: Processes,
 ) -> VolumeUNet:
-    source = CubeSource(data, held_out=held_out, repainted=_REPAINTED, seed=plan.seed)
+    source = CubeSource(data, SourceOptions(held_out=held_out, seed=plan.seed), repainted=_REPAINTED)
     source.preload()
     validate = None
     if held_out and processes.is_first:
-        others = CubeSource(data, held_out=source.volume_names, only=_VALIDATED)
+        others = CubeSource(data, SourceOptions(held_out=source.volume_names, only=_VALIDATED))
         validate = CubeValidation(others.sample_batch)
     return train_draft(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)

@@ -30,6 +30,8 @@ from MedSAM2Lib.network.sam2 import SAM2
 from Testing.lib.cli.support import environment
 
 CPU = torch.device("cpu")
+KEY = "memory_encoder.fuser.layers.1.gamma"
+LARGE = "sam_mask_decoder.merge.0.0.weight"  # weights that are packed
 State = dict[str, Tensor]
 
 
@@ -109,6 +111,35 @@ def test_saved_weights_come_back_in_half_precision(a_network: SAM2, a_state: Sta
 def test_saved_weights_take_two_bytes_each(a_network: SAM2, a_whole_file: bytes) -> None:
     weights = sum(value.numel() for value in a_network.state_dict().values())
     assert len(a_whole_file) < 2.1 * weights
+
+
+def test_weights_in_eight_bits_are_near_what_they_were(a_network: SAM2, a_state: State, a_path: Path) -> None:
+    save_checkpoint(a_network, "nano", a_path, eight_bits=True)
+    packed = torch.load(a_path, weights_only=True)["scales"]
+    for key, value in load(a_path).network.state_dict().items():
+        if key in packed:
+            largest, error = (one.flatten(1).abs().amax(1) for one in (a_state[key], value - a_state[key]))
+            assert (error <= largest / 250).all(), key
+        else:
+            assert torch.equal(value, a_state[key].half().float()), key
+
+
+def test_eight_bits_take_a_byte_for_each_weight(a_network: SAM2, a_path: Path) -> None:
+    save_checkpoint(a_network, "nano", a_path, eight_bits=True)
+    assert a_path.stat().st_size < 1.05 * sum(value.numel() for value in a_network.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [{KEY: torch.ones(3, dtype=torch.half)}, {"nobody": torch.ones(3, dtype=torch.half)}, {LARGE: 1.0}, torch.ones(3), {}],
+    ids=["of no packed weights", "of nothing", "no tensor", "no dictionary", "none"],
+)
+def test_scales_that_do_not_fit_the_weights_are_refused(a_network: SAM2, a_path: Path, scales: Any) -> None:
+    save_checkpoint(a_network, "nano", a_path, eight_bits=True)
+    content = torch.load(a_path, weights_only=True)
+    torch.save(content | {"scales": scales}, a_path)
+    with pytest.raises(CheckpointError, match=r"scales .* do not fit|scales are no dictionary|plain floating-point weights"):
+        load(a_path)
 
 
 def test_a_loaded_network_is_ready_for_inference(a_whole_file: bytes, a_path: Path) -> None:
@@ -202,7 +233,6 @@ def test_loading_does_not_load_what_only_compiling_needs(a_whole_file: bytes, a_
 
 # ── weights of another network ────────────────────────────────────────────────────────────────────────────────────────
 
-KEY = "memory_encoder.fuser.layers.1.gamma"
 
 
 @pytest.mark.parametrize("network", [None, "nano"])
