@@ -37,6 +37,7 @@ from MedSAM2Lib.training.nano import DRAFT_PLAN, HELD_OUT, NANO_PLAN, train_nano
 from MedSAM2Lib.training.own_cases import CaseClips, CaseCubes, own_volume
 from MedSAM2Lib.training.parts import DRAFTS
 from MedSAM2Lib.training.processes import Processes, joined_processes
+from MedSAM2Lib.training.sources import SourceOptions
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PAPER_MIX, ClipOptions, PromptMix
 from MedSAM2Lib.training.validation import ClipValidation
@@ -200,7 +201,7 @@ class _Cases:
 def _train(model: LoadedModel, plan: TrainingPlan, cases: _Cases, folder: Path, processes: Processes) -> SAM2:
     """The network that follows objects from slice to slice, on clips."""
     whole_slices = whole_slice_share(model.zoom)
-    others = (ClipSource(None, seed=plan.seed), cases.synthetic) if cases.synthetic else None
+    others = (ClipSource(None, SourceOptions(seed=plan.seed)), cases.synthetic) if cases.synthetic else None
     validate = None
     if cases.held_out and processes.is_first:
         held = CaseClips(cases.held_out, whole_slices)
@@ -226,7 +227,7 @@ def _train(model: LoadedModel, plan: TrainingPlan, cases: _Cases, folder: Path, 
 
 def _train_drafts(network: VolumeUNet, plan: TrainingPlan, cases: _Cases, folder: Path, processes: Processes) -> VolumeUNet:
     """The network that drafts them, on cubes."""
-    others = (CubeSource(None, seed=plan.seed), cases.synthetic) if cases.synthetic else None
+    others = (CubeSource(None, SourceOptions(seed=plan.seed)), cases.synthetic) if cases.synthetic else None
     validate = None
     if cases.held_out and processes.is_first:
         held = CaseCubes(cases.held_out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -11,44 +10,30 @@ import numpy as np
 from MedSAM2Lib.training.appearance import HIDDEN_SHARE, seen_greys
 from MedSAM2Lib.training.augmentation import augment, is_visible
 from MedSAM2Lib.training.clip import Clip, ClipBatch, batch_of
-from MedSAM2Lib.training.sources import ObjectSource
-from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE
+from MedSAM2Lib.training.sources import ObjectSource, SourceOptions
 from MedSAM2Lib.training.views import WHOLE_SLICE_SHARE, choose_axis, choose_view, resample
 from MedSAM2Lib.training.volumes import Target, TrainingVolume
 
 __all__ = ["ClipSource", "make_clip"]
 
+_EVERYTHING = SourceOptions()
 _LEAST_PIXELS = 0.0007  # of the crop's area on the prompted slice: 11 pixels at S = 128
 
 
 class ClipSource(ObjectSource[Clip]):
     """Draws clips. `far` is the chance that a clip leaves out slices after the prompted one, so that it begins where a pass has
-    already come a way, and again before its last; `repainted` that a labelled scan is shown in a contrast of its own. The
-    other arguments are those of `ObjectSource`.
+    already come a way, and again before its last; `repainted` that a labelled scan is shown in a contrast of its own.
     """
 
     def __init__(
         self,
         train_dir: Path | None,
+        options: SourceOptions = _EVERYTHING,
         *,
-        synthetic_share: float = 0.35,
-        held_out: Collection[str] = (),
-        seed: int = 0,
-        only: Collection[str] = (),
         far: float = 0.0,
         repainted: float = 0.0,
-        synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
     ) -> None:
-        see = partial(make_clip, far=far, repainted=repainted)
-        super().__init__(
-            train_dir,
-            see,
-            synthetic_share=synthetic_share,
-            held_out=held_out,
-            seed=seed,
-            only=only,
-            synthetic_shape=synthetic_shape,
-        )
+        super().__init__(train_dir, partial(make_clip, far=far, repainted=repainted), options)
 
     def sample_batch(
         self, rng: np.random.Generator, batch_size: int, image_size: int, length: int, *, step: int = 0

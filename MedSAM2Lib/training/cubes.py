@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,7 @@ from MedSAM2Lib.training.appearance import HIDDEN_SHARE, seen_greys
 from MedSAM2Lib.training.augmentation import augment, is_visible
 from MedSAM2Lib.training.fields import log_uniform
 from MedSAM2Lib.training.hints import astray
-from MedSAM2Lib.training.sources import ObjectSource
-from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE
+from MedSAM2Lib.training.sources import ObjectSource, SourceOptions
 from MedSAM2Lib.training.views import choose_axis, choose_turn, resample, square_around
 from MedSAM2Lib.training.volumes import Profile, Target, TrainingVolume
 
@@ -28,6 +27,7 @@ __all__ = ["PSEUDO_TARGET_SLICES", "Cube", "CubeBatch", "CubeSource", "make_cube
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
+_EVERYTHING = SourceOptions()
 # Which plane is prompted: mostly one that shows much of the object.
 _SMALLEST_AREA = 12  # voxels; half of the largest area if the target never gets there
 _LEAST_SHARES = ((0.0, 0.125), (0.25, 0.375), (0.85, 0.5))  # of the largest area, and how often at least that is asked for
@@ -82,29 +82,10 @@ class CubeBatch(NamedTuple):
 
 
 class CubeSource(ObjectSource[Cube]):
-    """Draws cubes; the arguments are those of `ObjectSource` and `make_cube`."""
+    """Draws cubes; `repainted` is the chance that a labelled scan is shown in a contrast of its own."""
 
-    def __init__(
-        self,
-        train_dir: Path | None,
-        *,
-        synthetic_share: float = 0.35,
-        held_out: Collection[str] = (),
-        seed: int = 0,
-        only: Collection[str] = (),
-        repainted: float = 0.0,
-        synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
-    ) -> None:
-        see = partial(make_cube, repainted=repainted)
-        super().__init__(
-            train_dir,
-            see,
-            synthetic_share=synthetic_share,
-            held_out=held_out,
-            seed=seed,
-            only=only,
-            synthetic_shape=synthetic_shape,
-        )
+    def __init__(self, train_dir: Path | None, options: SourceOptions = _EVERYTHING, *, repainted: float = 0.0) -> None:
+        super().__init__(train_dir, partial(make_cube, repainted=repainted), options)
 
     def sample_batch(self, rng: np.random.Generator, batch_size: int, side: int, *, step: int = 0) -> CubeBatch:
         """A function of the source's and these arguments."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Batch(Protocol):
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class RunPlan(ABC):
     """What every run has; two runs with the same plan, data and machine give the same weights."""
 
     steps: int
@@ -53,9 +54,9 @@ class RunPlan:
     tensorboard: bool = False  # also write logs for it
 
     @property
+    @abstractmethod
     def slices_per_step(self) -> int:
         """What a step is worth, for the log."""
-        raise NotImplementedError
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up and a cosine."""
@@ -66,7 +67,7 @@ class RunPlan:
         return self.learning_rate * share
 
 
-class StepBatches(Dataset[Batch]):
+class StepBatches(Dataset[Batch], ABC):
     """A process's share of batch number n, made the same way whenever it is asked for."""
 
     def __init__(self, plan: RunPlan, processes: Processes) -> None:
@@ -80,9 +81,9 @@ class StepBatches(Dataset[Batch]):
         rng = np.random.default_rng((self._seed, step, *([rank] if rank else [])))
         return self.draw(rng, step, count, step * count + rank)
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator, step: int, processes: int, number: int) -> Batch:
         """A function of its arguments: the batch of one of some `processes` in a step; `number` is its place among all."""
-        raise NotImplementedError
 
 
 def run_training(

@@ -24,7 +24,7 @@ from MedSAM2Lib.training.synthetic import DEFAULT_SHAPE, synthetic_patient
 from MedSAM2Lib.training.views import choose_axis
 from MedSAM2Lib.training.volumes import ManifestEntry, Target, TrainingVolume, label_targets, load_volume, read_manifest
 
-__all__ = ["ALWAYS_LEFT_OUT", "ObjectSource", "SeeObject"]
+__all__ = ["ALWAYS_LEFT_OUT", "ObjectSource", "SeeObject", "SourceOptions"]
 
 Example = TypeVar("Example")
 _Drawn = TypeVar("_Drawn", covariant=True)
@@ -100,44 +100,42 @@ class _Structure:
         return self.grade_weight * math.sqrt(len(self.values)) * (_LESION_WEIGHT if lesion else 1.0)
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """What examples are drawn from."""
+
+    synthetic_share: float = 0.35  # of the examples; a kind that the folder lacks gives its share to the others
+    held_out: Collection[str] = ()  # volumes, or whole source groups, to leave out
+    only: Collection[str] = ()  # of the kinds "scan", "label map", "supervoxel", "lesion", "synthetic"; none: all
+    seed: int = 0  # of the synthetic volumes
+    synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE
+
+
 class ObjectSource(Generic[Example]):
     """Draws examples from a folder of training volumes (shared/train/README.md; None: none) and from synthetic volumes.
-
-    `see` makes an example of an object that was drawn. `held_out` names volumes or whole source groups to leave out.
-    `synthetic_share` of the examples are synthetic; a kind that the folder lacks gives its share to the others. `only`
-    restricts to some of the kinds "scan", "label map", "supervoxel", "lesion", "synthetic".
+    `see` makes an example of an object that was drawn.
 
     Volumes are decoded when first drawn and kept; `preload()` decodes all of them (0.5 GB), so that forked workers
     share them.
     """
 
-    def __init__(
-        self,
-        train_dir: Path | None,
-        see: SeeObject[Example],
-        *,
-        synthetic_share: float = 0.35,
-        held_out: Collection[str] = (),
-        seed: int = 0,
-        only: Collection[str] = (),
-        synthetic_shape: tuple[int, int, int] = DEFAULT_SHAPE,
-    ) -> None:
+    def __init__(self, train_dir: Path | None, see: SeeObject[Example], options: SourceOptions) -> None:
         entries = [] if train_dir is None else read_manifest(Path(train_dir))
         known = {entry.name for entry in entries} | {entry.group for entry in entries}
-        if unknown := sorted(set(held_out) - known):
+        if unknown := sorted(set(options.held_out) - known):
             raise TrainingError(
                 f"To hold out {unknown}, the manifest must list them as volumes or source groups; check the spelling."
             )
-        left_out = {*held_out, *ALWAYS_LEFT_OUT}
+        left_out = {*options.held_out, *ALWAYS_LEFT_OUT}
         self._entries = {e.name: e for e in entries if e.name not in left_out and e.group not in left_out}
         self._volumes: dict[str, TrainingVolume] = {}
-        self._seed, self._synthetic_shape = seed, synthetic_shape
+        self._seed, self._synthetic_shape = options.seed, options.synthetic_shape
         self._see = see
         self._synthetic: OrderedDict[tuple[int, int, int], TrainingVolume] = OrderedDict()
         self._structures = _structures_by_group(e for e in self._entries.values() if e.has_image and e.has_label)
         self._label_maps = sorted(e.name for e in self._entries.values() if not e.has_image and e.structures)
         self._scans = _names_by_group(e for e in self._entries.values() if e.has_image)
-        self._kinds, self._chances = self._choose_kinds(synthetic_share, only)
+        self._kinds, self._chances = self._choose_kinds(options.synthetic_share, options.only)
 
     @property
     def volume_names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from MedSAM2Lib.training.augmentation import augment, choose_window
 from MedSAM2Lib.training.clip import Clip, ClipBatch
 from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.regions import grow_region
-from MedSAM2Lib.training.sources import ALWAYS_LEFT_OUT
+from MedSAM2Lib.training.sources import ALWAYS_LEFT_OUT, SourceOptions
 from MedSAM2Lib.training.views import View, choose_view, resample
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
 from Testing.lib.training.support import same_batch
@@ -70,8 +70,8 @@ def a_train_folder(tmp_path: Path) -> Path:
     )
 
 
-def _source(folder: Path, **options: Any) -> ClipSource:
-    return ClipSource(folder, synthetic_shape=SYNTHETIC_SHAPE, **options)
+def _source(folder: Path, *, repainted: float = 0.0, **options: Any) -> ClipSource:
+    return ClipSource(folder, SourceOptions(synthetic_shape=SYNTHETIC_SHAPE, **options), repainted=repainted)
 
 
 def _clips(source: ClipSource, count: int = 12, length: int = 3) -> list[Clip]:
@@ -318,7 +318,7 @@ def test_a_clip_longer_than_every_volume_is_refused(a_train_folder: Path) -> Non
 
 @needs_real_folder
 def test_clips_come_from_many_real_volumes_but_never_from_those_left_out() -> None:
-    source = ClipSource(REAL_FOLDER, synthetic_share=0, only=["scan"], held_out=["TotalSegmentator"])
+    source = ClipSource(REAL_FOLDER, SourceOptions(synthetic_share=0, only=["scan"], held_out=["TotalSegmentator"]))
     names = {clip.name.split(":")[0] for clip in _clips(source, count=60, length=4)}
     assert len(names) > 20
     assert not names & {*ALWAYS_LEFT_OUT, "ct_abdomen_ts3mm", "ct_trunk_ts3mm"}

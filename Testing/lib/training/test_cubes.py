@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from MedSAM2Lib.training.cubes import Cube, CubeBatch, CubeSource, make_cube
+from MedSAM2Lib.training.sources import SourceOptions
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
 
 SIDE = 32
@@ -73,8 +74,8 @@ def test_objects_of_a_few_voxels_are_passed_over() -> None:
     assert not cubes_of(volume)
 
 
-def a_source(**options: object) -> CubeSource:
-    return CubeSource(None, synthetic_shape=SYNTHETIC_SHAPE, **options)  # type: ignore[arg-type]
+def a_source() -> CubeSource:
+    return CubeSource(None, SourceOptions(synthetic_shape=SYNTHETIC_SHAPE))
 
 
 def test_a_batch_follows_from_its_seed_and_step() -> None:

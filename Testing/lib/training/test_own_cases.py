@@ -11,6 +11,7 @@ from MedSAM2Lib.network.config import NETWORKS
 from MedSAM2Lib.training.clips import ClipSource
 from MedSAM2Lib.training.fine_tuning import fine_tuning_plan, split_cases
 from MedSAM2Lib.training.own_cases import CaseClips, CaseCubes, own_volume
+from MedSAM2Lib.training.sources import SourceOptions
 from MedSAM2Lib.training.volumes import TrainingVolume
 from MedSAM2Lib.volume import Volume
 from Testing.lib.training.support import same_batch
@@ -98,7 +99,7 @@ def test_a_split_that_leaves_nothing_is_refused(ids: list[str], hold_out: str, t
 
 
 def test_a_share_of_the_clips_may_show_something_else() -> None:
-    synthetic = ClipSource(None, synthetic_shape=(12, 32, 32))
+    synthetic = ClipSource(None, SourceOptions(synthetic_shape=(12, 32, 32)))
     assert synthetic.sample(np.random.default_rng(0), 32, 2).kind == "synthetic"
     mixed = CaseClips([a_volume()], others=(synthetic, 0.5))
     rng = np.random.default_rng(0)
