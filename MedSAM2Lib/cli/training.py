@@ -33,7 +33,7 @@ from MedSAM2Lib.training.cubes import CubeSource
 from MedSAM2Lib.training.curve import plot_learning_curve
 from MedSAM2Lib.training.draft_training import CubeValidation, train_draft
 from MedSAM2Lib.training.fine_tuning import draft_tuning_plan, fine_tuning_plan, split_cases, whole_slice_share
-from MedSAM2Lib.training.nano import DRAFT_PLAN, HELD_OUT, NANO_PLAN, train_nano
+from MedSAM2Lib.training.nano import HELD_OUT, NANO_RECIPE, NanoRecipe, train_nano
 from MedSAM2Lib.training.own_cases import CaseClips, CaseCubes, own_volume
 from MedSAM2Lib.training.parts import DRAFTS
 from MedSAM2Lib.training.processes import Processes, joined_processes
@@ -56,20 +56,10 @@ _SHOWN = 30  # structures in the printed table
 def train_from_the_beginning(args: argparse.Namespace) -> int:
     with joined_processes(choose_device(args.device)) as (processes, device):
         torch.set_num_threads(args.threads or 1)
-        steps = NANO_PLAN.steps if args.steps is None else args.steps
-        plan = replace(NANO_PLAN.scaled(steps), slices_per_step=args.slices or NANO_PLAN.slices_per_step, seed=args.seed)
-        draft_plan = DRAFT_PLAN.scaled(max(1, round(DRAFT_PLAN.steps * steps / NANO_PLAN.steps)))
         weights = train_nano(
             args.data,
             args.output,
-            _with_options(plan, args, device, NETWORKS["nano"]),
-            replace(
-                draft_plan,
-                seed=args.seed,
-                mixed_precision=args.precision != "float32",
-                workers=args.workers,
-                tensorboard=args.tensorboard,
-            ),
+            _recipe(args, device),
             device=device,
             held_out=() if args.no_validation else HELD_OUT,
             report=_report_line,
@@ -78,6 +68,17 @@ def train_from_the_beginning(args: argparse.Namespace) -> int:
         if processes.is_first:
             print(f"Trained weights: {weights}")
     return 0
+
+
+def _recipe(args: argparse.Namespace, device: torch.device) -> NanoRecipe:
+    """nano's, with what was asked for."""
+    recipe = NANO_RECIPE if args.steps is None else NANO_RECIPE.scaled(args.steps)
+    slices = args.slices or recipe.clips.slices_per_step
+    clips = _with_options(replace(recipe.clips, slices_per_step=slices, seed=args.seed), args, device, NETWORKS["nano"])
+    shared = {"mixed_precision": clips.mixed_precision, "workers": args.workers, "tensorboard": args.tensorboard}
+    # Neither --prompts nor --memory is for the others: prompts are the point of the second, which has no memories to choose from.
+    prompts = replace(recipe.prompts, slices_per_step=slices, seed=args.seed + 1, **shared)
+    return NanoRecipe(clips, prompts, replace(recipe.drafts, seed=args.seed, **shared))
 
 
 def fine_tune(args: argparse.Namespace) -> int:

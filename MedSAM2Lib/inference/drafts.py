@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ from MedSAM2Lib.frames import View, logits_to_slice, mask_to_frame, slice_to_fra
 from MedSAM2Lib.network.volume_unet import CUBE_SIDE, VolumeUNet
 from MedSAM2Lib.packed_mask import PackedMask
 
-__all__ = ["DraftedSlice", "Drafts"]
+__all__ = ["DraftedSlice", "Drafts", "draft_share"]
 
 Known: TypeAlias = Mapping[int, PackedMask]  # by slice: what a person prompted or approved; an empty mask says absent
 _Key: TypeAlias = tuple[tuple[int, PackedMask], ...]
@@ -30,6 +30,9 @@ _ZOOM = 1.8  # side of a cube in sides of the object's box on the slice in its m
 _NEXT_CUBE = 0.75  # of the way from a cube's middle to its end: there, the middle of the next one lies
 _LEAST_PIXELS = 4  # of a mask that is followed into another cube
 _DRAFTS_KEPT = 8  # objects, or states of one
+_SHARE = 0.3  # of a hint, while one slice is known
+_FADED = 0.5  # of the area of the mask of the slice before: a draft that has less is about to end
+_GROWN, _NOISE = 1.5, 4  # times the least of the last areas, and pixels beyond that
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,23 @@ class _Draft:
     """The cubes of one object so far: outward from each slice that shows it, in either direction."""
 
     cubes: dict[tuple[int, int], list[_Cube | None]] = field(default_factory=dict)  # None: the object ends before
+
+
+def draft_share(draft: Tensor, before: Tensor, areas: Sequence[int], doubt: float) -> float:
+    """How much of the hint that a slice gets is a draft's, while one slice is known; the rest is the mask's of the slice before.
+
+    From one slice, drafts end long things too early. So where a draft fades but the object has kept its cross-section, the
+    draft is not heeded; where the mask has grown instead, it has taken in a neighbour, and the draft has the word.
+
+    draft, before  logits of one shape
+    areas          pixels of the object on the last slices of the pass
+    doubt          what the object's expected depth says against its being here, a logit
+    """
+    if torch.count_nonzero(draft > 0) >= _FADED * torch.count_nonzero(before > 0):
+        return _SHARE
+    if areas and areas[-1] > _GROWN * min(areas) + _NOISE:
+        return 1.0
+    return 0.0 if doubt <= 0 else _SHARE
 
 
 class Drafts:

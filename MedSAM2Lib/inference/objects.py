@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,8 @@ from MedSAM2Lib.results import SliceConfidence
 from MedSAM2Lib.session_steps import Spoken, slice_of
 
 __all__ = ["SegmentedObject", "SliceRecord"]
+
+_LOOK_BACK = 16  # slices
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ class SegmentedObject:
         """The next prompted or locked slice in this direction."""
         ahead = [anchor for anchor in self.anchors if (anchor - index) * direction > 0]
         return min(ahead, key=lambda anchor: abs(anchor - index)) if ahead else None
+
+    def areas_before(self, index: int, direction: int) -> list[int]:
+        """Pixels of the masks of the last slices that a pass came through, back to an anchor; of those with the object."""
+        behind = range(index - direction, index - (_LOOK_BACK + 1) * direction, -direction)
+        passed = itertools.takewhile(lambda other: other not in self.anchors, behind)
+        return [int(np.count_nonzero(self.records[other].mask)) for other in passed if self.is_on(other)][::-1]
 
     def said(self, index: int | None) -> int:
         """How many things had been said when a person last spoke on a slice; 0 where none did."""

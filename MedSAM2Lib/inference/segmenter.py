@@ -16,7 +16,7 @@ from torch import Tensor
 
 from MedSAM2Lib.frames import View, logits_to_frame, logits_to_slice, mask_to_frame
 from MedSAM2Lib.inference.door import SlicePrompt
-from MedSAM2Lib.inference.drafts import DraftedSlice, Drafts
+from MedSAM2Lib.inference.drafts import DraftedSlice, Drafts, draft_share
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
@@ -39,8 +39,6 @@ _Mask = npt.NDArray[np.bool_]
 
 _MIDDLE = 0.6  # of the greatest depth of a piece: what lies as deep is its middle
 _MOST_GROWTH = 1.25  # of an object's area to a slice where it was missed
-# Of a hint, against the mask of the slice before: while one slice is known, and when more are, for then drafts are better.
-_DRAFT_SHARE, _CORRECTED_DRAFT_SHARE = 0.3, 1.0
 _WIDEN_FACTOR = 1.5  # of a view whose edge the mask reaches
 # A click tells where, not how large. These shares of the longer slice side are tried, and the surest answer is kept.
 _CLICK_VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -207,8 +205,8 @@ class Segmenter:
             self.embeddings.prefetch(coming, view, direction)
             features = self.embeddings.features(index, view, direction)
             self._refresh_memories(target, index, features, direction, view)
-            hint = self._hint(target, index, leader, view)
             doubt, depth = self._depth(target, index, direction, view)
+            hint = self._hint(target, index, direction, leader, view, doubt)
             prediction = target.tracker.answer(index, features, direction, hint, doubt, depth)
             mask = self._to_mask(prediction.logits, view)
             if follow and leader is not None and not leader.packed.empty:  # the next slice would follow strays
@@ -222,8 +220,13 @@ class Segmenter:
         target.tracker.remember(memory, direction)
         return SliceResult(target.name, index, record.mask, record.confidence)
 
-    def _hint(self, target: SegmentedObject, index: int, leader: SliceRecord | None, view: View) -> Tensor | None:
-        """(1, 1, L, L) logits that a network which follows masks is told: of the slice before, and what a draft says."""
+    def _hint(
+        self, target: SegmentedObject, index: int, direction: int, leader: SliceRecord | None, view: View, doubt: float
+    ) -> Tensor | None:
+        """(1, 1, L, L) logits that a network which follows masks is told: of the slice before, and what a draft says.
+
+        doubt  as `_depth` says it
+        """
         if not self.network.config.follow_mask:
             return None
         before = None if leader is None else self.logits_through(leader, view)
@@ -231,9 +234,9 @@ class Segmenter:
         if drafted is None:
             return before
         draft = self._seen_through(drafted.logits, drafted.view, view).clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND)
-        if before is None:
+        if before is None or len(target.anchors) > 1:
             return draft
-        share = _DRAFT_SHARE if len(target.anchors) == 1 else _CORRECTED_DRAFT_SHARE
+        share = draft_share(draft, before, target.areas_before(index, direction), doubt)
         return torch.lerp(before.clamp(-ROUGH_MASK_BOUND, ROUGH_MASK_BOUND), draft, share)
 
     def _drafted(self, target: SegmentedObject, index: int) -> DraftedSlice | None:

@@ -18,7 +18,7 @@ from MedSAM2Lib.network.mask_decoder import DecodedMasks
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet, slice_grey
 from MedSAM2Lib.network.residual import residual_stage
-from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, SliceDepth, unread
+from MedSAM2Lib.network.sam2 import MASK_PROMPT_LOGIT, SAM2, ImageFeatures, PointTensors, SliceDepth, padding, unread
 from MedSAM2Lib.network.volume_unet import VolumeUNet
 
 __all__ = ["ConvolutionalSAM2"]
@@ -62,11 +62,12 @@ class ConvolutionalSAM2(SAM2):
 
     def _add_mask_decoder(self, config: NetworkConfig) -> None:
         self.sam_mask_decoder = PromptedUNet(config.hidden_dim)
+        self.prompted_mask_decoder = PromptedUNet(config.hidden_dim)
 
     @property
     def costly_parts(self) -> tuple[nn.Module, ...]:
         drafts = () if self.volume_draft is None else (self.volume_draft,)
-        return *super().costly_parts, self.sam_mask_decoder, *drafts
+        return *super().costly_parts, self.sam_mask_decoder, self.prompted_mask_decoder, *drafts
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         pixels = self._to_encoder(images)
@@ -91,10 +92,12 @@ class ConvolutionalSAM2(SAM2):
         return features._replace(pixels=torch.cat((pixels, alike.to(pixels.dtype)), dim=1))
 
     def _decode(
-        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors, mask: Tensor | None, multimask: bool
+        self, conditioned: Tensor, features: ImageFeatures, points: PointTensors | None, mask: Tensor | None, multimask: bool
     ) -> DecodedMasks:
         pixels = features.pixels
-        decoded = self.sam_mask_decoder(pixels, conditioned.to(pixels.dtype), points.coordinates, points.labels, mask)
+        decoder = self.sam_mask_decoder if points is None else self.prompted_mask_decoder
+        points = padding(conditioned) if points is None else points
+        decoded = decoder(pixels, conditioned.to(pixels.dtype), points.coordinates, points.labels, mask)
         decoded = DecodedMasks(*map(self._full_precision, decoded))
         return decoded._replace(object_score=_believing(points.labels, decoded.object_score))
 

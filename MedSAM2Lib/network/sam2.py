@@ -26,7 +26,8 @@ from MedSAM2Lib.network.prompt_encoder import PointLabel, PromptEncoder
 from MedSAM2Lib.network.volume_unet import VolumeUNet
 
 __all__ = [
-    "MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "SliceDepth", "unread",
+    "MASK_PROMPT_LOGIT", "NO_OBJECT_LOGIT", "SAM2", "ImageFeatures", "MaskPrediction", "PointTensors", "SliceDepth", "padding",
+    "unread",
 ]  # fmt: skip
 
 NO_OBJECT_LOGIT = -1024.0  # every mask logit of a slice on which the object is predicted to be absent
@@ -179,7 +180,7 @@ class SAM2(nn.Module):
         # One point is ambiguous, and for SAM 2 so is none: three candidates, of which the best is kept. A box (two
         # corners) is not.
         multimask = points is None or points.labels.shape[1] <= 1
-        decoded = self._decode(conditioned, features, _padding(conditioned) if points is None else points, mask, multimask)
+        decoded = self._decode(conditioned, features, points, mask, multimask)
         row = torch.arange(len(conditioned), device=conditioned.device)
         best = decoded.iou.argmax(-1)
         object_score = decoded.object_score - doubt  # (B, 1)
@@ -198,10 +199,11 @@ class SAM2(nn.Module):
         self,
         conditioned: Tensor,
         features: ImageFeatures,
-        points: PointTensors,
+        points: PointTensors | None,
         mask: Tensor | None,
         multimask: bool,
     ) -> DecodedMasks:
+        points = padding(conditioned) if points is None else points
         conditioned, stride8, stride4 = map(self._full_precision, (conditioned, features.stride8, features.stride4))
         prompt = self.sam_prompt_encoder(points.coordinates, points.labels, mask)
         grid = self.sam_prompt_encoder.grid_encoding()
@@ -221,7 +223,7 @@ class SAM2(nn.Module):
         full_logits = (2 * mask.float() - 1) * MASK_PROMPT_LOGIT
         logits = F.interpolate(full_logits, size=size, mode="bilinear", align_corners=False, antialias=True)
         # The raw features, without `no_mem_embed`: the semantics the published weights were trained with.
-        decoded = self._decode(features.stride16, features, _padding(features.stride16), self._mask_prompt(mask), multimask=False)
+        decoded = self._decode(features.stride16, features, None, self._mask_prompt(mask), multimask=False)
         pointer = self._pointer(decoded.tokens[:, 0], decoded.object_score > 0)
         present = mask.flatten(1).any(-1)
         certain = torch.ones_like(decoded.iou)
@@ -293,7 +295,7 @@ class SAM2(nn.Module):
         return cached
 
 
-def _padding(conditioned: Tensor) -> PointTensors:
+def padding(conditioned: Tensor) -> PointTensors:
     """In place of the points on a slice that has none."""
     batch, device = len(conditioned), conditioned.device
     return PointTensors(torch.zeros(batch, 1, 2, device=device), torch.full((batch, 1), PointLabel.PADDING, device=device))

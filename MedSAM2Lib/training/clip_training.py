@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedSAM2Lib.errors import OptionError
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.loop import RunPlan, StepBatches, run_training
@@ -106,6 +107,8 @@ def train(
     config = network.config
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(part_of(name) not in {*plan.frozen, DRAFTS})
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise OptionError("All parts that this network has are frozen, so nothing would be trained on clips; freeze fewer.")
     trained = run_training(
         network,
         _ClipLoss(network, plan),

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from MedSAM2Lib.errors import OptionError
 
-__all__ = ["DRAFTS", "PARTS", "check_parts", "part_of"]
+__all__ = ["DRAFTS", "PARTS", "PROMPTED_DECODER", "check_parts", "part_of"]
 
 # How the names of a part's parameters begin.
 PARTS = {
@@ -14,8 +14,10 @@ PARTS = {
     "prompt-encoder": ("sam_prompt_encoder.", "mask_downsample."),
     "memory": ("memory_", "maskmem_", "no_mem_", "no_obj_", "obj_ptr_", "depth_embedding."),
     "mask-decoder": ("sam_mask_decoder.",),
+    "prompted-decoder": ("prompted_mask_decoder.",),
     "drafts": ("volume_draft.",),
 }
+PROMPTED_DECODER = "prompted-decoder"  # answers prompts, where the mask decoder follows objects
 DRAFTS = "drafts"  # are made of cubes, not of clips, and trained by themselves (`draft_training`)
 
 

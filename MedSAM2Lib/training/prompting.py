@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import PointTensors
 
-__all__ = ["append_points", "box_prompt", "click_prompt", "correction_prompt", "object_radius"]
+__all__ = ["append_points", "box_or_clicks", "box_prompt", "click_prompt", "correction_prompt", "object_radius"]
 
 BOX_JITTER = 0.1  # standard deviation of a corner of the loosest boxes, in box sides (SAM: Kirillov et al., arXiv 2304.02643)
 BOX_JITTER_BOUND = 0.04  # of the image side: 20 pixels at 512, as in SAM 2's training
 
 
 def box_prompt(masks: Tensor, generator: torch.Generator, jitter: float = BOX_JITTER) -> PointTensors:
-    """A box around each mask, drawn more or less loosely; every mask must have a pixel.
+    """A box around each mask, drawn more or less loosely, rather less; every mask must have a pixel.
 
     jitter  the loosest: standard deviation of a corner, in box sides
     """
     side = masks.shape[-1]
     corners = _bounding_boxes(masks)
     sides = (corners[:, 2:] - corners[:, :2] + 1).repeat(1, 2)
-    looseness = jitter * torch.rand(len(corners), 1, generator=generator)
+    looseness = jitter * torch.rand(len(corners), 1, generator=generator).square()
     noise = (torch.randn(corners.shape, generator=generator) * looseness).to(masks.device) * sides
     corners = (corners + noise.clamp(-BOX_JITTER_BOUND * side, BOX_JITTER_BOUND * side)).clamp(0, side - 1)
     labels = torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], device=masks.device).expand(len(masks), 2)
     return PointTensors(corners.view(-1, 2, 2), labels)
+
+
+def box_or_clicks(masks: Tensor, clicks: PointTensors, generator: torch.Generator) -> tuple[PointTensors, Tensor]:
+    """A box around each mask that has a pixel, the one click (B, 1) instead where it has none; and which of them have one."""
+    there = masks.flatten(1).any(1)
+    box = box_prompt(masks, generator)
+    beside = F.pad(clicks.labels, (0, 1), value=int(PointLabel.PADDING))
+    at = F.pad(clicks.coordinates, (0, 0, 0, 1))
+    return PointTensors(
+        torch.where(there[:, None, None], box.coordinates, at), torch.where(there[:, None], box.labels, beside)
+    ), there
 
 
 def object_radius(masks: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from MedSAM2Lib.network.sam2 import NO_OBJECT_LOGIT, SAM2, ImageFeatures, MaskPr
 from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.hints import Hints, drawn
 from MedSAM2Lib.training.losses import LossWeights, slice_loss
-from MedSAM2Lib.training.prompting import append_points, box_prompt, click_prompt, correction_prompt, object_radius
+from MedSAM2Lib.training.prompting import append_points, box_or_clicks, box_prompt, click_prompt, correction_prompt, object_radius
 
 __all__ = ["PAPER_MIX", "ClipOptions", "PromptMix", "clip_loss", "track_clip"]
 
@@ -39,6 +39,7 @@ class PromptMix:
     box: float = 0.75
     click: float = 0.1
     correction: float = 0.2  # probability that a clip gets corrective clicks
+    boxed: float = 0.0  # share of corrections that begin with a box around the object, which looks at the slice anew
     missed: float = 0.0  # probability that what is corrected is not the answer but an empty mask, as if nothing was found
     most_corrected: int = 1  # slices of a clip that get some
     most_clicks: int = 1  # one after the other, on each of them
@@ -126,6 +127,7 @@ def _track(
     corrected = _corrected_slices(tracked, mix, generator) if draw[1] < mix.correction else []
     clicks = int(torch.randint(1, mix.most_clicks + 1, (1,), generator=generator))
     missed = bool(drawn(1, mix.missed, generator))
+    boxed = bool(drawn(1, mix.boxed, generator))
     followed = bool(torch.rand(1, generator=generator) >= mix.unfollowed)
     hints = Hints(batch, mix.astray, generator)
     if bounded:
@@ -143,9 +145,14 @@ def _track(
         answered = prediction.logits.detach()
         if missed and index > 0:
             answered = torch.full_like(answered, NO_OBJECT_LOGIT)
-        for _ in range(clicks if index in corrected else 0):
+        for click in range(clicks if index in corrected else 0):
             predicted = _upscaled(answered, masks.shape[-1]) > 0
-            points = append_points(points, correction_prompt(predicted[:, 0], masks[:, index], generator))
+            clicked = correction_prompt(predicted[:, 0], masks[:, index], generator)
+            if boxed and click == 0 and index > 0:
+                points, there = box_or_clicks(masks[:, index], clicked, generator)
+                answered = answered.masked_fill(there[:, None, None, None], 0.0)
+            else:
+                points = append_points(points, clicked)
             prediction = tracker.prompt(index, features[index], points, answered)
             answered = prediction.logits.detach()
             on_prediction(prediction, masks[:, index], index)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from MedSAM2Lib.frames import logits_to_slice
-from MedSAM2Lib.inference.drafts import Drafts, Known
+from MedSAM2Lib.inference.drafts import Drafts, Known, draft_share
 from MedSAM2Lib.metrics import dice
 from MedSAM2Lib.network.volume_unet import CUBE_SIDE, VolumeUNet
 from MedSAM2Lib.packed_mask import PackedMask
@@ -127,3 +127,24 @@ def test_at_the_volumes_ends_cubes_go_on_in_black() -> None:
     inside = ball(8, (2, 24, 28))
     drafts, _ = drafts_of(inside)
     assert dice(drafted(drafts, known(inside, 0)), inside) > 0.9
+
+
+def logits(area: int) -> torch.Tensor:
+    """A mask of that many pixels."""
+    return 2.0 * (torch.arange(100) < area).float().view(1, 1, 10, 10) - 1
+
+
+def test_of_a_hint_some_is_a_draft() -> None:
+    share = draft_share(logits(40), logits(50), [50, 50], doubt=1.0)
+    assert 0 < share < 1
+    assert draft_share(logits(40), logits(50), [50, 50], doubt=-1.0) == share
+
+
+def test_a_draft_that_fades_is_not_heeded_where_the_object_has_kept_its_cross_section() -> None:
+    assert draft_share(logits(10), logits(50), [50, 49], doubt=-0.5) == 0
+    assert draft_share(logits(10), logits(50), [50, 49], doubt=0.5) > 0
+    assert draft_share(logits(0), logits(50), [], doubt=-0.5) == 0
+
+
+def test_a_draft_that_fades_has_the_word_where_the_mask_has_grown() -> None:
+    assert draft_share(logits(10), logits(90), [50, 45, 60, 90], doubt=-0.5) == 1

@@ -66,8 +66,13 @@ def test_every_kind_of_prompt_is_seen() -> None:
         assert not any(torch.equal(one.logits, other.logits) for other in kinds[:number])
 
 
+def with_click(label: PointLabel) -> PointTensors:
+    """The box and a click in it."""
+    return PointTensors(*(torch.cat(parts, dim=1) for parts in zip(BOX, points((30, 30, label)), strict=True)))
+
+
 def test_a_click_that_is_none_says_nothing() -> None:
-    assert torch.equal(answer(points((30, 30, PointLabel.PADDING))).logits, answer().logits)
+    assert torch.equal(answer(with_click(PointLabel.PADDING)).logits, answer(BOX).logits)
 
 
 def test_a_click_on_what_was_not_found_begins_anew() -> None:
@@ -78,8 +83,7 @@ def test_a_click_on_what_was_not_found_begins_anew() -> None:
 
 
 def test_a_box_stays_in_sight_when_a_click_corrects_its_mask() -> None:
-    click = points((30, 30, PointLabel.POSITIVE))
-    boxed = PointTensors(*(torch.cat(parts, dim=1) for parts in zip(BOX, click, strict=True)))
+    boxed = with_click(PointLabel.POSITIVE)
     moved = boxed._replace(coordinates=boxed.coordinates + torch.tensor([[[8.0], [8.0], [0.0]]]))
     assert not torch.equal(answer(boxed, MASK).logits, answer(moved, MASK).logits)
 
@@ -100,14 +104,24 @@ def test_whether_the_object_is_there_is_asked_of_the_mask_that_was_answered() ->
 
 def test_who_draws_a_box_is_believed() -> None:
     doubting = copy.deepcopy(NETWORK)
-    assert isinstance(doubting.sam_mask_decoder, PromptedUNet)
-    doubting.sam_mask_decoder.object_head.bias.sub_(100)
+    for decoder in (doubting.sam_mask_decoder, doubting.prompted_mask_decoder):
+        assert isinstance(decoder, PromptedUNet)
+        decoder.object_head.bias.sub_(100)
     features = seen()
     conditioned = doubting.without_memory(features.stride16)
     assert float(doubting.predict(conditioned, features, BOX).object_score) > 0
     assert float(doubting.predict(conditioned, features, points((30, 30, PointLabel.POSITIVE))).object_score) > 0
     assert float(doubting.predict(conditioned, features, points((30, 30, PointLabel.NEGATIVE))).object_score) < 0
     assert float(doubting.predict(conditioned, features).object_score) < 0
+
+
+def test_prompts_have_a_decoder_of_their_own() -> None:
+    other = copy.deepcopy(NETWORK)
+    other.prompted_mask_decoder.mask_head.bias.sub_(1)
+    features = seen()
+    conditioned = other.without_memory(features.stride16)
+    assert torch.allclose(other.predict(conditioned, features, BOX).logits, answer(BOX).logits - 1, atol=1e-5)
+    assert torch.equal(other.predict(conditioned, features, mask=MASK).logits, answer(mask=MASK).logits)
 
 
 def test_memories_change_the_answer() -> None:
@@ -177,8 +191,10 @@ def test_all_that_one_clip_uses_learns() -> None:
     network = random_network(SMALL).requires_grad_(True)
     features = network.encode_image(torch.randn(1, 3, SIDE, SIDE))
     told = network.predict(network.without_memory(features.stride16), features, BOX)
-    (told.candidate_logits.square().mean() + told.iou.sum() + told.object_score.sum()).backward()
-    for part in (network.image_encoder, network.sam_mask_decoder):
+    followed = network.predict(network.without_memory(features.stride16), features, mask=MASK)
+    for one in (told, followed):
+        (one.candidate_logits.square().mean() + one.iou.sum() + one.object_score.sum()).backward(retain_graph=True)
+    for part in (network.image_encoder, network.sam_mask_decoder, network.prompted_mask_decoder):
         assert all(parameter.grad is not None for parameter in part.parameters())
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,3 +39,19 @@ def squares(rng: np.random.Generator, batch_size: int, image_size: int, length: 
 
 def same_batch(first: ClipBatch, second: ClipBatch) -> bool:
     return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    return np.asarray((k - centre[0]) ** 2 + (j - centre[1]) ** 2 + (i - centre[2]) ** 2 <= radius**2)
+
+
+def entry(name: str, content: str, structures: dict[str, list[int]], **more: Any) -> dict[str, Any]:
+    named = [{"name": name, "label_values": values} for name, values in structures.items()]
+    common = {"source_group": "tests", "label_grade": "A", "modality": "MR", "display_window": None}
+    return {"id": name, "file": f"{name}.npz", "content": content, "structures": named, **common, **more}
+
+
+def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> Path:
+    (folder / "manifest.json").write_text(json.dumps({"volumes": entries}))
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +18,13 @@ from MedSAM2Lib.training.regions import grow_region
 from MedSAM2Lib.training.sources import ALWAYS_LEFT_OUT, SourceOptions
 from MedSAM2Lib.training.views import View, choose_view, resample
 from MedSAM2Lib.training.volumes import TrainingVolume, label_targets
-from Testing.lib.training.support import same_batch
+from Testing.lib.training.support import ball, entry, same_batch, write_manifest
 
 REAL_FOLDER = Path(__file__).parents[4] / "shared" / "train"
 needs_real_folder = pytest.mark.skipif(not (REAL_FOLDER / "manifest.json").exists(), reason=f"no training set at {REAL_FOLDER}")
 
 SIZE = 32
 SYNTHETIC_SHAPE = (12, 32, 32)
-
-
-def _ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: float) -> np.ndarray:
-    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    return np.asarray((k - centre[0]) ** 2 + (j - centre[1]) ** 2 + (i - centre[2]) ** 2 <= radius**2)
-
-
-def _entry(name: str, content: str, structures: dict[str, list[int]], **more: Any) -> dict[str, Any]:
-    named = [{"name": name, "label_values": values} for name, values in structures.items()]
-    common = {"source_group": "tests", "label_grade": "A", "modality": "MR", "display_window": None}
-    return {"id": name, "file": f"{name}.npz", "content": content, "structures": named, **common, **more}
-
-
-def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> Path:
-    (folder / "manifest.json").write_text(json.dumps({"volumes": entries}))
-    return folder
-
-
-@pytest.fixture
-def a_train_folder(tmp_path: Path) -> Path:
-    """A scan with an organ and two lesions, a CT, and a label map; one of them under a name that is always left out."""
-    shape = (16, 40, 40)
-    label = np.zeros(shape, np.uint8)
-    label[_ball(shape, (8, 20, 14), 7)] = 1
-    label[_ball(shape, (6, 10, 32), 4)] = 2
-    label[_ball(shape, (10, 31, 31), 4)] = 2
-    noise = np.random.default_rng(0).normal(0, 5, shape)
-    image = np.choose(label, [40, 120, 200]) + noise
-    spacing = np.array([1.0, 1.0, 1.0], np.float32)
-    np.savez(tmp_path / "scan.npz", image=image.astype(np.uint8), label=label, spacing=spacing)
-    np.savez(tmp_path / "ct.npz", image=(image - 100).astype(np.int16), label=label, spacing=spacing)
-    np.savez(tmp_path / "map.npz", label=label, spacing=spacing)
-    structures = {"organ": [1], "lesions": [2]}
-    return _write_manifest(
-        tmp_path,
-        [
-            _entry("scan", "image+label", structures),
-            _entry("ct", "image+label", structures, modality="CT", display_window=[-160, 240], source_group="more tests"),
-            _entry("map", "label", {"left organ": [1], "right organ": [2]}),
-            _entry(ALWAYS_LEFT_OUT[0], "image+label", structures),
-        ],
-    )
 
 
 def _source(folder: Path, *, repainted: float = 0.0, **options: Any) -> ClipSource:
@@ -127,10 +84,10 @@ def test_a_clips_slices_follow_one_another_each_between_its_neighbours(
     a_train_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clips_module, "augment", lambda rng, images: images)
-    label = _ball((16, 40, 40), (8, 20, 20), 7).astype(np.uint8)
+    label = ball((16, 40, 40), (8, 20, 20), 7).astype(np.uint8)
     brighter_upwards = np.broadcast_to(np.arange(20, 180, 10, np.uint8)[:, None, None], label.shape)
     np.savez(a_train_folder / "scan.npz", image=brighter_upwards, label=label, spacing=np.ones(3, np.float32))
-    _write_manifest(a_train_folder, [_entry("scan", "image+label", {"organ": [1]})])
+    write_manifest(a_train_folder, [entry("scan", "image+label", {"organ": [1]})])
     clips = _clips(_source(a_train_folder, only=["scan"]), count=40)
     for clip in clips:
         np.testing.assert_array_equal(clip.images[1:, 0], clip.images[:-1, 1])
@@ -173,7 +130,7 @@ def test_synthetic_volumes_change_as_the_run_goes_on(a_train_folder: Path) -> No
 
 def test_a_view_contains_the_object_it_was_chosen_for() -> None:
     shape = (9, 60, 60)
-    label = _ball(shape, (4, 30, 22), 9).astype(np.uint8)
+    label = ball(shape, (4, 30, 22), 9).astype(np.uint8)
     volume = TrainingVolume("ball", (1.0, 1.0, 1.0), label, label)
     (target,) = label_targets(volume, "ball", [1], split=False)
     rng = np.random.default_rng(0)
@@ -189,7 +146,7 @@ def test_a_view_contains_the_object_it_was_chosen_for() -> None:
 
 def _views(depth: int, length: int, far: float = 0.0) -> list[View]:
     """30 views of a ball of 12 slices' radius in the middle of a volume of so many slices, 2 mm apart."""
-    label = _ball((depth, 40, 40), (depth // 2, 20, 20), 12).astype(np.uint8)
+    label = ball((depth, 40, 40), (depth // 2, 20, 20), 12).astype(np.uint8)
     volume = TrainingVolume("ball", (2.0, 1.0, 1.0), label, label)
     (target,) = label_targets(volume, "ball", [1], split=False)
     rng = np.random.default_rng(0)
@@ -259,14 +216,14 @@ def test_augmented_images_stay_between_0_and_1() -> None:
 
 def test_a_grown_region_is_one_piece_and_fills_an_even_object() -> None:
     shape = (12, 60, 60)
-    ball = _ball(shape, (6, 30, 30), 10)
-    volume = TrainingVolume("ball", (1, 1, 1), (100 * ball + 50).astype(np.uint8), None)
+    region = ball(shape, (6, 30, 30), 10)
+    volume = TrainingVolume("ball", (1, 1, 1), (100 * region + 50).astype(np.uint8), None)
     rng = np.random.default_rng(0)
     grown = [target for _ in range(100) if (target := grow_region(rng, volume, 0, 1)) is not None]
     assert grown
     masks = [target.cut(0, np.arange(12), slice(0, 60), slice(0, 60)) for target in grown]
     assert all(mask.sum() > 30 and ndimage.label(mask)[1] == 1 for mask in masks)
-    assert any((mask & ball).sum() > 0.8 * mask.sum() > 0.4 * ball.sum() for mask in masks)
+    assert any((mask & region).sum() > 0.8 * mask.sum() > 0.4 * region.sum() for mask in masks)
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from torch import Tensor
 from MedSAM2Lib.benchmark.subject import random_network
 from MedSAM2Lib.frames import normalise
 from MedSAM2Lib.network.config import NetworkConfig
+from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.sam2 import SAM2, ImageFeatures, MaskPrediction, PointTensors, SliceDepth
 from MedSAM2Lib.training.clip import ClipBatch
+from MedSAM2Lib.training.prompting import box_or_clicks
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 from Testing.lib.network.parity.weights import SMALL
 
@@ -104,10 +106,11 @@ def test_a_corrected_slice_gets_one_click_after_the_other() -> None:
 
 
 class Following(SAM2):
-    """Keeps which slices it was given a mask for, and which of these was empty."""
+    """Keeps which slices it was given a mask for, which of these was empty, and where a box was drawn."""
 
     followed: list[bool]
     empty: list[bool]
+    boxed: list[bool]
 
     def predict(
         self,
@@ -119,6 +122,7 @@ class Following(SAM2):
     ) -> MaskPrediction:
         self.followed.append(mask is not None)
         self.empty.append(mask is not None and not bool((mask > 0).any()))
+        self.boxed.append(points is not None and bool((points.labels == PointLabel.BOX_TOP_LEFT).any()))
         prediction = super().predict(conditioned, features, points, mask, doubt)
         return prediction._replace(logits=torch.ones_like(prediction.logits))  # it always finds something
 
@@ -171,7 +175,7 @@ def test_some_clips_are_tracked_without_knowing_how_deep_slices_lie() -> None:
 
 def followed_clip(mix: PromptMix, seed: int = 0) -> Following:
     network = Following(replace(CONFIG, follow_mask=True)).eval()
-    network.followed, network.empty = [], []
+    network.followed, network.empty, network.boxed = [], [], []
     with torch.no_grad():
         track_clip(network, a_batch(BLACK), mix, torch.Generator().manual_seed(seed), lambda *_: None)
     return network
@@ -189,3 +193,25 @@ def test_some_clicks_correct_a_slice_as_if_nothing_had_been_found_there() -> Non
 
     assert set(empty_in_corrections(0.0)) == {0}
     assert set(empty_in_corrections(1.0)) == {0, 1}  # the box's own slice has an answer
+
+
+def test_some_corrections_are_boxes_that_do_not_look_at_what_was_answered() -> None:
+    for seed in range(16):
+        clip = followed_clip(replace(BOXES, correction=1.0, boxed=1.0), seed)
+        corrected = clip.boxed.index(True, 1)
+        assert clip.empty[corrected] == (corrected > 1)  # on the prompted slice itself, a click joins its box
+        assert sum(followed_clip(replace(BOXES, correction=1.0), seed).boxed[2:]) == 0
+
+
+def test_where_no_object_is_a_click_stands_in_for_the_box() -> None:
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[0, 8:20, 4:30] = True
+    clicks = PointTensors(torch.full((2, 1, 2), 3.0), torch.full((2, 1), int(PointLabel.NEGATIVE)))
+    points, boxed = box_or_clicks(masks, clicks, torch.Generator().manual_seed(0))
+    assert boxed.tolist() == [True, False]
+    assert points.labels.tolist() == [
+        [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT],
+        [PointLabel.NEGATIVE, PointLabel.PADDING],
+    ]
+    assert (points.coordinates[0] - torch.tensor([[4.0, 8.0], [29.0, 19.0]])).abs().max() < 4
+    assert points.coordinates[1, 0].tolist() == [3.0, 3.0]
