@@ -139,6 +139,7 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/network/mask_decoder.py
   MedSAM2Lib/network/memory_attention.py
   MedSAM2Lib/network/memory_encoder.py
+  MedSAM2Lib/network/mirroring.py
   MedSAM2Lib/network/positions.py
   MedSAM2Lib/network/precision.py
   MedSAM2Lib/network/prompt_encoder.py

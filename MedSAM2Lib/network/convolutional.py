@@ -15,6 +15,7 @@ from MedSAM2Lib.network.config import NetworkConfig
 from MedSAM2Lib.network.grey import grey_profile, resemblance
 from MedSAM2Lib.network.layers import MLP
 from MedSAM2Lib.network.mask_decoder import DecodedMasks
+from MedSAM2Lib.network.mirroring import mean_of_mirrors
 from MedSAM2Lib.network.prompt_encoder import PointLabel
 from MedSAM2Lib.network.prompted_unet import PromptedUNet, slice_grey
 from MedSAM2Lib.network.residual import residual_stage
@@ -95,9 +96,14 @@ class ConvolutionalSAM2(SAM2):
         self, conditioned: Tensor, features: ImageFeatures, points: PointTensors | None, mask: Tensor | None, multimask: bool
     ) -> DecodedMasks:
         pixels = features.pixels
-        decoder = self.sam_mask_decoder if points is None else self.prompted_mask_decoder
-        points = padding(conditioned) if points is None else points
-        decoded = decoder(pixels, conditioned.to(pixels.dtype), points.coordinates, points.labels, mask)
+        conditioned = conditioned.to(pixels.dtype)
+        if points is None:
+            points = padding(conditioned)
+            decoded = self.sam_mask_decoder(pixels, conditioned, *points, mask)
+        elif self.training:
+            decoded = self.prompted_mask_decoder(pixels, conditioned, *points, mask)
+        else:  # a person looks at this one, and all others follow it: it may take a little longer
+            decoded = mean_of_mirrors(self.prompted_mask_decoder, pixels, conditioned, *points, mask)
         decoded = DecodedMasks(*map(self._full_precision, decoded))
         return decoded._replace(object_score=_believing(points.labels, decoded.object_score))
 

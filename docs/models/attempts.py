@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
@@ -22,7 +23,7 @@ def main() -> None:
         for one, measure in zip(axes, ("prompted_dice", "tracked_dice", "draft_dice"), strict=True):
             points = [(int(row["slices"]) / 1000, float(row[measure])) for row in rows if row[measure]]
             if points:
-                one.plot(*zip(*points, strict=True), color=f"C{number}", marker=".", label=attempt)
+                one.plot(*zip(*points, strict=True), color=colormaps["tab20"](2 * number % 20 + number // 10), marker=".", label=attempt)
     for one, title in zip(axes, ("slice with the box", "slices tracked from it", "drafts of cubes"), strict=True):
         one.set(xlabel="slices (planes) trained on, thousands", title=title, ylim=(0.2, 0.8))
     axes[0].set_ylabel("Dice on held-out clips")
