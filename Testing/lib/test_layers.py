@@ -57,6 +57,7 @@ LAYERS = {
     "device": 1,
     "network": 2,
     "memory": 2,
+    "checkpoints.eight_bits": 2,
     "checkpoints.loading": 3,
     "inference": 4,
     "training": 5,
