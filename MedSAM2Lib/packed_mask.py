@@ -6,6 +6,7 @@ import base64
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,28 @@ class PackedMask:
     def empty(self) -> bool:
         return not self.bits
 
+    @cached_property
+    def pixels(self) -> int:
+        """How many the mask has."""
+        return 0 if self.empty else int(np.count_nonzero(self._boxed()))
+
     def unpacked(self) -> npt.NDArray[np.bool_]:
         """(rows, columns) bool, a new array. Raises ValueError where the bits do not fill the box."""
         mask = np.zeros(self.shape, dtype=bool)
         if not self.empty:
             top, bottom, left, right = self.box
-            size = (bottom - top) * (right - left)
-            limited = zlib.decompressobj()
-            packed = np.frombuffer(limited.decompress(self.bits, (size + 7) // 8), dtype=np.uint8)
-            if len(packed) != (size + 7) // 8:
-                raise ValueError(f"a mask of {size} pixels came with {len(packed)} bytes")
-            mask[top:bottom, left:right] = np.unpackbits(packed, count=size).reshape(bottom - top, -1)
+            mask[top:bottom, left:right] = self._boxed()
         return mask
+
+    def _boxed(self) -> npt.NDArray[np.uint8]:
+        """What lies in the box, 0 or 1."""
+        top, bottom, left, right = self.box
+        size = (bottom - top) * (right - left)
+        limited = zlib.decompressobj()
+        packed = np.frombuffer(limited.decompress(self.bits, (size + 7) // 8), dtype=np.uint8)
+        if len(packed) != (size + 7) // 8:
+            raise ValueError(f"a mask of {size} pixels came with {len(packed)} bytes")
+        return np.unpackbits(packed, count=size).reshape(bottom - top, -1)
 
     def to_json(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "box": list(self.box), "bits": base64.b64encode(self.bits).decode()}

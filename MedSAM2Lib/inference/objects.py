@@ -118,7 +118,7 @@ class SegmentedObject:
         """Pixels of the masks of the last slices that a pass came through, back to an anchor; of those with the object."""
         behind = range(index - direction, index - (_LOOK_BACK + 1) * direction, -direction)
         passed = itertools.takewhile(lambda other: other not in self.anchors, behind)
-        return [int(np.count_nonzero(self.records[other].mask)) for other in passed if self.is_on(other)][::-1]
+        return [self.records[other].packed.pixels for other in passed if self.is_on(other)][::-1]
 
     def said(self, index: int | None) -> int:
         """How many things had been said when a person last spoke on a slice; 0 where none did."""

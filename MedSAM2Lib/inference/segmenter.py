@@ -127,7 +127,7 @@ class Segmenter:
         if not self.network.knows_depth or not found:
             return prediction
         nearest = min(found, key=lambda index: abs(index - prompt.slice_index))
-        most = _MOST_GROWTH * np.count_nonzero(target.records[nearest].mask)
+        most = _MOST_GROWTH * target.records[nearest].packed.pixels
         clicked = np.zeros(self.slice_shape, dtype=bool)
         for x, y, on in zip(prompt.xs, prompt.ys, prompt.labels, strict=True):
             clicked[self._pixel(x, y)] |= on
@@ -273,7 +273,7 @@ class Segmenter:
         # Counted from where the object is widest: a tip that somebody pointed out says little of how deep it is.
         widest = max(shown, key=lambda other: self._radius(target.records[other]))
         seen = next((index - back * direction for back in (1, 2, 3) if target.is_on(index - back * direction)), nearest)
-        share = np.count_nonzero(target.records[seen].mask) / np.count_nonzero(target.records[widest].mask)
+        share = target.records[seen].packed.pixels / target.records[widest].packed.pixels
         depth_mm, seen_mm = (abs(other - widest) * self.spacing[0] for other in (index, seen))
         return prior.doubt(depth_mm, self._radius(target.records[widest]), seen_mm, share), place
 

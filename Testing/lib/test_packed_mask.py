@@ -19,6 +19,7 @@ def test_a_mask_comes_back_from_packing_and_from_a_file(mask: np.ndarray) -> Non
     packed = PackedMask.of(mask)
     assert np.array_equal(packed.unpacked(), mask)
     assert packed.empty == (not mask.any())
+    assert packed.pixels == mask.sum()
     read = PackedMask.from_json(json.loads(json.dumps(packed.to_json())))
     assert read == packed
     assert np.array_equal(read.unpacked(), mask)
