@@ -187,11 +187,8 @@ set(MEDSAM2LIB_SCRIPTS
   MedSAM2Lib/training/processes.py
   MedSAM2Lib/training/prompting.py
   MedSAM2Lib/training/regions.py
-  MedSAM2Lib/training/rehearsal_training.py
-  MedSAM2Lib/training/rehearsals.py
   MedSAM2Lib/training/rendering.py
   MedSAM2Lib/training/run_log.py
-  MedSAM2Lib/training/scenes.py
   MedSAM2Lib/training/sources.py
   MedSAM2Lib/training/state.py
   MedSAM2Lib/training/steps.py

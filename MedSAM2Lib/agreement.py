@@ -1,15 +1,12 @@
-"""Whether masks of one object that were found in different ways agree, where they do least, and how one way's mask is put to
-another.
+"""Whether masks of one object that were found in different ways agree, and how one way's mask is put to another.
 
-Used where an object is followed along more than one axis of its volume (`inference.orientations`, Slicer's panel), and where
-a person who corrects is simulated (`evaluation`, `training`).
+Used where an object is followed along more than one axis of its volume (`inference.orientations`, Slicer's panel).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +15,7 @@ from MedSAM2Lib.masks import bounding_box
 from MedSAM2Lib.metrics import dice
 from MedSAM2Lib.prompts import Box
 
-__all__ = ["WorstBy", "agreement", "areas", "box_on", "largest_slice", "worst_slice"]
-
-WorstBy = Literal["dice", "area"]
+__all__ = ["agreement", "areas", "box_on", "largest_slice"]
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -47,16 +42,3 @@ def box_on(mask: _Mask, axis: int, index: int) -> Box:
     assert found is not None, "slices with boxes have the object"
     rows, columns = found
     return Box(index, columns.start, rows.start, columns.stop - 1, rows.stop - 1)
-
-
-def worst_slice(mask: _Mask, reference: _Mask, worst_by: WorstBy = "dice") -> int | None:
-    """The slice of lowest Dice, and of equal ones (such as missed ones, 0) that with most wrong pixels; or, by `area`,
-    simply that with most wrong pixels. None where nothing is wrong."""
-    wrong = np.count_nonzero(mask ^ reference, axis=(1, 2))
-    if not wrong.any():
-        return None
-    if worst_by == "area":
-        return int(wrong.argmax())
-    marked = np.count_nonzero(mask, axis=(1, 2)) + np.count_nonzero(reference, axis=(1, 2))
-    slice_dice = np.where(marked > 0, 1 - wrong / np.maximum(marked, 1), 1.0)
-    return int(np.lexsort((-wrong, slice_dice))[0])

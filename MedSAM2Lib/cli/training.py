@@ -78,8 +78,7 @@ def _recipe(args: argparse.Namespace, device: torch.device) -> NanoRecipe:
     shared = {"mixed_precision": clips.mixed_precision, "workers": args.workers, "tensorboard": args.tensorboard}
     # Neither --prompts nor --memory is for the others: prompts are the point of the second, which has no memories to choose from.
     prompts = replace(recipe.prompts, slices_per_step=slices, seed=args.seed + 1, **shared)
-    rehearsals = replace(recipe.rehearsals, slices_per_step=slices, seed=args.seed + 2, **shared)
-    return NanoRecipe(clips, prompts, replace(recipe.drafts, seed=args.seed, **shared), rehearsals)
+    return NanoRecipe(clips, prompts, replace(recipe.drafts, seed=args.seed, **shared))
 
 
 def fine_tune(args: argparse.Namespace) -> int:

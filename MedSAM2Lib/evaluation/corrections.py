@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from MedSAM2Lib.agreement import WorstBy, worst_slice
 from MedSAM2Lib.evaluation.prompting import deepest_point, reference_box
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points
 from MedSAM2Lib.simpleitk import import_simpleitk
 
-__all__ = ["CORRECTIONS", "WORST_BY", "CorrectionKind", "WorstBy", "next_correction"]
+__all__ = ["CORRECTIONS", "WORST_BY", "CorrectionKind", "WorstBy", "next_correction", "worst_slice"]
 
+WorstBy = Literal["dice", "area"]
 WORST_BY: tuple[WorstBy, ...] = ("dice", "area")
 CorrectionKind = Literal["click", "box", "mask"]
 CORRECTIONS: tuple[CorrectionKind, ...] = ("click", "box", "mask")
@@ -46,6 +46,19 @@ def next_correction(
     error = max((_largest_piece(missing), _largest_piece(excess)), key=np.count_nonzero)
     row, column = deepest_point(error, spacing[:2])
     return Points(index, (float(column),), (float(row),), (bool(reference[index, row, column]),))
+
+
+def worst_slice(mask: _BoolArray, reference: _BoolArray, worst_by: WorstBy = "dice") -> int | None:
+    """The slice of lowest Dice, and of equal ones (such as missed ones, 0) that with most wrong pixels; or, by `area`,
+    simply that with most wrong pixels. None where nothing is wrong."""
+    wrong = np.count_nonzero(mask ^ reference, axis=(1, 2))
+    if not wrong.any():
+        return None
+    if worst_by == "area":
+        return int(wrong.argmax())
+    marked = np.count_nonzero(mask, axis=(1, 2)) + np.count_nonzero(reference, axis=(1, 2))
+    slice_dice = np.where(marked > 0, 1 - wrong / np.maximum(marked, 1), 1.0)
+    return int(np.lexsort((-wrong, slice_dice))[0])
 
 
 def _largest_piece(mask: _BoolArray) -> _BoolArray:

@@ -502,12 +502,6 @@ class Session:
         record = self._object(name).records.get(index)
         return None if record is None else logits_to_slice(record.logits, record.view, *self.slice_shape).numpy()
 
-    def slice_view(self, name: str, slice_index: int) -> View | None:
-        """Through which view one slice was answered; None where it has not been."""
-        (index,) = self._door.slices([slice_index])
-        record = self._object(name).records.get(index)
-        return None if record is None else record.view
-
     def memory(self, name: str) -> MemoryBank:
         """What is remembered of an object, a copy."""
         return self._object(name).tracker.bank.copy()

@@ -74,8 +74,8 @@ def _surroundings(mask: BoolArray, reach: int) -> BoolArray:
 
 
 def is_visible(image: FloatArray, mask: BoolArray) -> bool:
-    """Whether an object differs from its surroundings, on average, by a fraction of their noise; both are (h, w)."""
-    outside = image[_surroundings(mask, min(image.shape) // 16)]
+    """Whether an object differs from its surroundings, on average, by a fraction of their noise; both are (S, S)."""
+    outside = image[_surroundings(mask, len(image) // 16)]
     if not len(outside):
         return False
     contrast = abs(float(image[mask].mean() - outside.mean()))
@@ -83,8 +83,8 @@ def is_visible(image: FloatArray, mask: BoolArray) -> bool:
 
 
 def augment(rng: np.random.Generator, images: FloatArray) -> FloatArray:
-    """Slices (N, h, w), 0..1, with changed grey values, again 0..1."""
-    height, width = images.shape[-2:]
+    """The slices of a clip (N, S, S), 0..1, with changed grey values, again 0..1."""
+    size = images.shape[-1]
     if rng.random() < 0.25:
         images = np.power(images, np.float32(log_uniform(rng, 0.6, 1.65)))
     if rng.random() < 0.15:
@@ -92,7 +92,7 @@ def augment(rng: np.random.Generator, images: FloatArray) -> FloatArray:
     if rng.random() < 0.3:
         images = (images - 0.5) * np.float32(log_uniform(rng, 0.67, 1.35)) + np.float32(0.5 + rng.uniform(-0.12, 0.12))
     if rng.random() < 0.15:
-        images = images * np.exp(smooth_field(rng, (height, width), (2, 2)) * np.float32(rng.uniform(0, 0.3)))
+        images = images * np.exp(smooth_field(rng, (size, size), (2, 2)) * np.float32(rng.uniform(0, 0.3)))
     if rng.random() < 0.2:
         images = _soften(rng, images)
     if rng.random() < 0.3:
@@ -118,18 +118,16 @@ def _soften(rng: np.random.Generator, images: FloatArray) -> FloatArray:
     if rng.random() < 0.5:
         sigma = rng.uniform(0.4, 1.5)
         return np.asarray(ndimage.gaussian_filter(images, (0, sigma, sigma), truncate=3.0), np.float32)
-    stack, size = torch.from_numpy(np.ascontiguousarray(images, np.float32))[None], images.shape[-2:]
-    shrink = rng.uniform(1.3, 3.0)
-    fewer = [max(8, int(side / shrink)) for side in size]
-    small = functional.interpolate(stack, size=fewer, mode="bilinear", antialias=True)
+    stack, size = torch.from_numpy(np.ascontiguousarray(images, np.float32))[None], images.shape[-1]
+    small = functional.interpolate(stack, size=max(8, int(size / rng.uniform(1.3, 3.0))), mode="bilinear", antialias=True)
     return np.asarray(functional.interpolate(small, size=size, mode="bilinear")[0].numpy(), np.float32)
 
 
 def _cut_out(rng: np.random.Generator, images: FloatArray) -> FloatArray:
-    """One grey rectangle through all slices, a sixteenth to a quarter of their sides."""
-    rows, columns = images.shape[-2:]
-    height, width = (int(rng.integers(side // 16, side // 4)) for side in (rows, columns))
-    row, column = rng.integers(0, rows - height), rng.integers(0, columns - width)
+    """One grey rectangle through all slices, a sixteenth to a quarter of the side."""
+    size = images.shape[-1]
+    height, width = rng.integers(size // 16, size // 4, 2)
+    row, column = rng.integers(0, size - height), rng.integers(0, size - width)
     images = images.copy()
     images[:, row : row + height, column : column + width] = np.float32(rng.uniform(0, 1))
     return images

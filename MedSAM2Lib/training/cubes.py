@@ -22,7 +22,7 @@ from MedSAM2Lib.training.sources import ObjectSource, SourceOptions
 from MedSAM2Lib.training.views import choose_axis, choose_turn, resample, square_around
 from MedSAM2Lib.training.volumes import Profile, Target, TrainingVolume
 
-__all__ = ["PSEUDO_TARGET_SLICES", "Cube", "CubeBatch", "CubeSource", "choose_slice", "make_cube"]
+__all__ = ["PSEUDO_TARGET_SLICES", "Cube", "CubeBatch", "CubeSource", "make_cube"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -110,7 +110,7 @@ def make_cube(
     # 1. The prompted slice, and the square around the object there
     axis = choose_axis(rng, volume.shape, volume.spacing) if axis is None else axis
     profile = target.profile(axis)
-    number = choose_slice(rng, profile)
+    number = _choose_slice(rng, profile)
     if number is None:
         return None
     prompted = profile.first + number
@@ -155,8 +155,7 @@ def make_cube(
     return Cube(grey, known, told, plane_mm / cell_mm, wanted, inside, kind, f"{volume.name}: {target.name}")
 
 
-def choose_slice(rng: np.random.Generator, profile: Profile) -> int | None:
-    """Of a target's slices, counted from its first, one to prompt: mostly one that shows much of it. None where there is none."""
+def _choose_slice(rng: np.random.Generator, profile: Profile) -> int | None:
     areas = profile.areas
     if not len(areas):
         return None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from MedSAM2Lib.network.sam2 import MaskPrediction
 
-__all__ = ["FROM_SCRATCH", "LossWeights", "candidate_loss", "slice_loss"]
+__all__ = ["FROM_SCRATCH", "LossWeights", "slice_loss"]
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,22 @@ FROM_SCRATCH = LossWeights(focal=2.0, focal_alpha=0.5, focal_gamma=0.0, object=2
 
 
 def slice_loss(prediction: MaskPrediction, target: Tensor, weights: LossWeights) -> Tensor:
-    """Loss of one slice of every clip, a scalar; `target` is (B, S, S) bool."""
-    return candidate_loss(prediction.candidate_logits, prediction.candidate_iou, prediction.object_score, target, weights)
+    """Loss of one slice of every clip, a scalar.
 
-
-def candidate_loss(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights) -> Tensor:
-    """Loss of M candidate masks of every slice, a scalar. Only the best one learns its shape; all learn their IoU.
-
-    logits  (B, M, L, L), with the expected iou (B, M) of each, and object_score (B,)
-    target  (B, S, S) bool
+    target  (B, S, S) bool. Of several candidate masks only the best one learns its shape; all learn their IoU.
     """
-    logits = F.interpolate(logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
+    logits = F.interpolate(prediction.candidate_logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     wanted = target[:, None].float().expand_as(logits)  # (B, M, S, S)
     present = target.flatten(1).any(-1).float()  # (B,)
 
     pixel_loss = weights.focal * _focal(logits, wanted, weights)  # (B, M)
     shape_loss = pixel_loss + weights.dice * _dice(logits, wanted)
     best = shape_loss.argmin(-1, keepdim=True)
-    iou_loss = (iou.float() - _iou(logits, wanted)).abs().mean(-1)
+    iou_loss = (prediction.candidate_iou.float() - _iou(logits, wanted)).abs().mean(-1)
     present_loss = shape_loss.gather(1, best)[:, 0] + weights.iou * iou_loss
     # An absent object has no overlap to score, and Dice says nothing of an empty mask.
     mask_loss = torch.where(present > 0, present_loss, weights.absent * pixel_loss.mean(-1))
-    object_loss = F.binary_cross_entropy_with_logits(object_score.float(), present)
+    object_loss = F.binary_cross_entropy_with_logits(prediction.object_score.float(), present)
     return mask_loss.mean() + weights.object * object_loss
 
 

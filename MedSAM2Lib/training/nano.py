@@ -1,25 +1,20 @@
 """The recipe of the network that ships: what it is trained on, what is held out, for how long.
 
 Its parts are trained one after the other: what follows an object through slices, on clips; once more what answers prompts,
-on single slices and pairs of them; what drafts the object, on cubes; and what follows it once more, on what all of them together
-run into on whole objects.
+on single slices and pairs of them; what drafts the object, on cubes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
-from MedSAM2Lib.atomic import make_folder
-from MedSAM2Lib.checkpoints.loading import load_model, save_checkpoint
-from MedSAM2Lib.inference.session import Session
+from MedSAM2Lib.checkpoints.loading import save_checkpoint
 from MedSAM2Lib.network.build import build_network, initialise
-from MedSAM2Lib.network.config import Precision, network_config
-from MedSAM2Lib.network.prompted_unet import PromptedUNet
+from MedSAM2Lib.network.config import network_config
 from MedSAM2Lib.network.sam2 import SAM2
 from MedSAM2Lib.network.volume_unet import VolumeUNet
 from MedSAM2Lib.training.clip_training import TrainingPlan, train
@@ -29,9 +24,6 @@ from MedSAM2Lib.training.curve import plot_learning_curve
 from MedSAM2Lib.training.draft_training import CubeValidation, DraftPlan, train_draft
 from MedSAM2Lib.training.parts import PARTS, PROMPTED_DECODER
 from MedSAM2Lib.training.processes import Processes
-from MedSAM2Lib.training.rehearsal_training import RehearsalPlan, RehearsalValidation, train_follower
-from MedSAM2Lib.training.rehearsals import Rehearsed, record_rehearsals
-from MedSAM2Lib.training.scenes import SceneSource
 from MedSAM2Lib.training.sources import SourceOptions
 from MedSAM2Lib.training.state import tensor_file
 from MedSAM2Lib.training.steps import PromptMix
@@ -60,9 +52,6 @@ _ALONE = Processes()
 _VALIDATED = ("scan", "label map")  # kinds that are somebody's labels
 
 
-_Plan = TypeVar("_Plan", TrainingPlan, DraftPlan, RehearsalPlan)
-
-
 @dataclass(frozen=True)
 class NanoRecipe:
     """The plans of nano's parts, in the order in which they are trained."""
@@ -70,7 +59,6 @@ class NanoRecipe:
     clips: TrainingPlan
     prompts: TrainingPlan
     drafts: DraftPlan
-    rehearsals: RehearsalPlan
 
     @property
     def steps(self) -> int:
@@ -79,11 +67,10 @@ class NanoRecipe:
 
     def scaled(self, steps: int) -> NanoRecipe:
         """The same recipe with another number of steps for the first part, and the others' in proportion."""
-
-        def scaled(part: _Plan) -> _Plan:
-            return part.scaled(max(1, round(part.steps * steps / self.steps)))
-
-        return NanoRecipe(scaled(self.clips), scaled(self.prompts), scaled(self.drafts), scaled(self.rehearsals))
+        prompts, drafts = (max(1, round(part.steps * steps / self.steps)) for part in (self.prompts, self.drafts))
+        return replace(
+            self, clips=self.clips.scaled(steps), prompts=self.prompts.scaled(prompts), drafts=self.drafts.scaled(drafts)
+        )
 
 
 # Single slices until a box is understood, then clips; small images until little is left to learn on them.
@@ -124,22 +111,10 @@ _DRAFTS = DraftPlan(
     averaging=0.998,
     seed=1,
 )
-_REHEARSALS = RehearsalPlan(
-    scenes=1_500,
-    steps=3_000,
-    slices_per_step=48,
-    learning_rate=3e-4,
-    warmup_steps=100,
-    final_share=0.01,
-    averaging=0.998,
-    seed=3,
-)
-NANO_RECIPE = NanoRecipe(_CLIPS, _PROMPTS, _DRAFTS, _REHEARSALS)
+NANO_RECIPE = NanoRecipe(_CLIPS, _PROMPTS, _DRAFTS)
 _REPAINTED = 0.15  # of labelled scans are shown in contrasts of their own
 # Of its clips leave out slices after the prompted one: what ten slices show is near the prompt. More so where there are but two.
 _FAR, _FAR_OF_PAIRS = 0.35, 0.5
-_SCENES_PER_FILE = 25  # of rehearsals: some hundred megabytes
-_VALIDATED_SHARE = 15  # for so many scenes that are trained on, one is held out
 
 
 def train_nano(
@@ -156,16 +131,15 @@ def train_nano(
 
     Goes on where an interrupted run in `folder` stopped. Returns the path of the finished weights, `nano.pt`, beside
     which `log.csv` and `curve.png` tell how they came about, and in the folders `prompts` and `drafts` those of its other
-    parts, in `rehearsals` those of its last; of several processes, the first one writes. Raises TrainingError.
+    parts; of several processes, the first one writes. Raises TrainingError.
     """
     torch.manual_seed(recipe.clips.seed)
     network = initialise(build_network(network_config("nano"))).to(device)
     assert network.volume_draft is not None
-    runs = [folder, folder / "prompts", folder / "drafts", folder / "rehearsals"]
+    runs = [folder, folder / "prompts", folder / "drafts"]
     trained = _follow(network, data, runs[0], recipe.clips, _FAR, held_out, report, processes)
     trained = _follow(trained, data, runs[1], recipe.prompts, _FAR_OF_PAIRS, held_out, report, processes)
     trained.volume_draft = _draft(network.volume_draft, data, runs[2], recipe.drafts, held_out, report, processes)
-    trained.sam_mask_decoder = _rehearse(trained, data, runs[3], recipe.rehearsals, held_out, report, processes)
     weights = folder / "nano.pt"
     if processes.is_first:
         with tensor_file(weights) as temporary:
@@ -213,62 +187,3 @@ def _draft(
         others = CubeSource(data, SourceOptions(held_out=source.volume_names, only=_VALIDATED))
         validate = CubeValidation(others.sample_batch)
     return train_draft(network, source.sample_batch, plan, folder, validate=validate, report=report, processes=processes)
-
-
-def _rehearse(
-    network: SAM2,
-    data: Path,
-    folder: Path,
-    plan: RehearsalPlan,
-    held_out: Collection[str],
-    report: Callable[[str], None],
-    processes: Processes,
-) -> PromptedUNet:
-    source = SceneSource(data, SourceOptions(held_out=held_out, seed=plan.seed), repainted=_REPAINTED)
-    trained_on = _recorded(network, source, folder / "slices", plan, plan.scenes, report, processes)
-    validate = None
-    if held_out:
-        others = SceneSource(data, SourceOptions(held_out=source.volume_names, only=_VALIDATED))
-        scenes = -(-plan.scenes // _VALIDATED_SHARE)
-        validate = RehearsalValidation(_recorded(network, others, folder / "held_out", plan, scenes, report, processes))
-    assert isinstance(network.sam_mask_decoder, PromptedUNet)
-    return train_follower(
-        network.sam_mask_decoder,
-        trained_on,
-        plan,
-        folder,
-        validate=validate if processes.is_first else None,
-        report=report,
-        processes=processes,
-    )
-
-
-def _recorded(
-    network: SAM2,
-    source: SceneSource,
-    folder: Path,
-    plan: RehearsalPlan,
-    scenes: int,
-    report: Callable[[str], None],
-    processes: Processes,
-) -> Rehearsed:
-    """A folder of rehearsals of the network as it is."""
-    make_folder(folder)
-    start = folder / f"before_{processes.rank}.pt"
-    with tensor_file(start) as temporary:
-        save_checkpoint(network, "nano", temporary)
-    precision: Precision = "bfloat16" if plan.mixed_precision else "float32"
-    session = Session(load_model(str(start), network.device, "nano", precision))
-    files = -(-scenes // _SCENES_PER_FILE)
-    per_file = -(-scenes // files)
-    record_rehearsals(
-        session,
-        source.sample_scene,
-        folder,
-        files,
-        scenes_per_file=per_file,
-        seed=plan.seed,
-        report=report,
-        processes=processes,
-    )
-    return Rehearsed(folder)

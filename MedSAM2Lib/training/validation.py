@@ -15,7 +15,7 @@ from MedSAM2Lib.training.clip import ClipBatch
 from MedSAM2Lib.training.clip_training import BatchSource
 from MedSAM2Lib.training.steps import PromptMix, track_clip
 
-__all__ = ["ClipValidation", "dice_of_each"]
+__all__ = ["ClipValidation"]
 
 _BOX_ONLY = replace(PromptMix(), box=1.0, click=0.0, correction=0.0, alone=0.0, unplaced=0.0)
 _VALIDATION_STEP = 10**9  # a number that no training step reaches, so that no training batch is validated on
@@ -40,7 +40,7 @@ class ClipValidation:
 
             def note(prediction: MaskPrediction, wanted: Tensor, index: int) -> None:
                 present = wanted.flatten(1).any(-1)
-                scores = dice_of_each(prediction.logits, wanted)[present].tolist()
+                scores = _dice(prediction.logits, wanted)[present].tolist()
                 (tracked if index else prompted).extend(scores)
                 if index:
                     right.extend(((prediction.object_score > 0) == present).float().tolist())
@@ -55,8 +55,8 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def dice_of_each(logits: Tensor, target: Tensor) -> Tensor:
-    """Of logits (B, 1, L, L) and masks (B, S, S) bool, (B,)."""
+def _dice(logits: Tensor, target: Tensor) -> Tensor:
+    """(B, 1, s, s) logits and (B, S, S) bool to (B,)."""
     full = F.interpolate(logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     mask = full[:, 0] > 0
     return 2 * (mask & target).flatten(1).sum(-1) / (mask.flatten(1).sum(-1) + target.flatten(1).sum(-1)).clamp(min=1)

@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from MedSAM2Lib.agreement import worst_slice
-from MedSAM2Lib.evaluation.corrections import CorrectionKind, next_correction
+from MedSAM2Lib.evaluation.corrections import CorrectionKind, next_correction, worst_slice
 from MedSAM2Lib.prompts import Box, MaskPrompt, Points
 
 SPACING = (1.0, 1.0, 3.0)

@@ -18,15 +18,13 @@ SHORT = NanoRecipe(
     replace(NANO_RECIPE.clips.scaled(1), slices_per_step=2, lengths=(2,), small_image_steps=1, small_image_size=32, **_FEW),
     replace(NANO_RECIPE.prompts.scaled(1), slices_per_step=2, small_image_steps=1, small_image_size=32, **_FEW),
     replace(NANO_RECIPE.drafts.scaled(1), cubes_per_step=1, small_cube_steps=1, small_cube_side=16, **_FEW),
-    replace(NANO_RECIPE.rehearsals.scaled(1), slices_per_step=2, **_FEW),
 )
 
 
 def test_a_shorter_recipe_is_shorter_in_all_its_parts() -> None:
     half = NANO_RECIPE.scaled(NANO_RECIPE.steps // 2)
-    for part in ("clips", "prompts", "drafts", "rehearsals"):
+    for part in ("clips", "prompts", "drafts"):
         assert getattr(half, part).steps == getattr(NANO_RECIPE, part).steps // 2
-    assert half.rehearsals.scenes == NANO_RECIPE.rehearsals.scenes // 2
     assert half.clips.single_slice_steps == NANO_RECIPE.clips.single_slice_steps // 2
 
 
@@ -34,7 +32,7 @@ def test_all_parts_are_trained_and_end_in_one_file(a_train_folder: Path, tmp_pat
     folder = tmp_path / "run"
     path = train_nano(a_train_folder, folder, SHORT, device=CPU, held_out=())
     assert load_model(str(path), CPU).network.config == NETWORKS["nano"]
-    for run in (folder, folder / "prompts", folder / "drafts", folder / "rehearsals"):
+    for run in (folder, folder / "prompts", folder / "drafts"):
         assert {"log.csv", "curve.png", "state.pt"} <= {file.name for file in run.iterdir()}
 
 
