@@ -20,7 +20,7 @@ from MedSAM2Lib.inference.drafts import DraftedSlice, Drafts, draft_share
 from MedSAM2Lib.inference.embeddings import FORWARD, Embeddings
 from MedSAM2Lib.inference.kept_logits import KeptLogits, rounded
 from MedSAM2Lib.inference.late_memory import LateMemory, Parts
-from MedSAM2Lib.inference.mask_size import piece_under
+from MedSAM2Lib.inference.mask_size import cut_to_box, piece_under
 from MedSAM2Lib.inference.objects import SegmentedObject, SliceRecord
 from MedSAM2Lib.inference.options import SessionOptions
 from MedSAM2Lib.inference.prompt_tensors import point_tensors
@@ -99,6 +99,8 @@ class Segmenter:
             prediction = target.tracker.answer_points(index, features, points, previous)
             if isinstance(prompt, Points) and any(prompt.labels) and before is not None and before.packed.empty:
                 prediction = self._no_larger(target, prompt, prediction, view)
+            if isinstance(prompt, Box) and isinstance(target.spoken[-1], Box):  # a line's square is larger than the object
+                prediction = self._filling(prompt, prediction, view)
             mask = self._to_mask(prediction.logits, view)
             if not view.cuts(mask):
                 break
@@ -119,6 +121,13 @@ class Segmenter:
                 if any(on and shown[self._pixel(x, y)] > 0 for x, y, on in clicks):
                     return self._seen_through(drafted.logits, drafted.view, view)
         return None if corrected is None else self.logits_through(corrected, view)
+
+    def _filling(self, box: Box, prediction: MaskPrediction, view: View) -> MaskPrediction:
+        """An answer to a box that somebody drew, cut so that it fills the box. Of a small network: others judge size better."""
+        if not self.network.knows_depth:
+            return prediction
+        logits = logits_to_slice(prediction.logits, view, *self.slice_shape).cpu().numpy()
+        return prediction._replace(logits=prediction.logits - cut_to_box(logits, (box.x0, box.y0, box.x1, box.y1)))
 
     def _no_larger(self, target: SegmentedObject, prompt: Points, prediction: MaskPrediction, view: View) -> MaskPrediction:
         """An answer to clicks on what a pass had missed: what is under them, cut so that it is hardly larger than the object is

@@ -88,10 +88,10 @@ _CLIPS = TrainingPlan(
 )
 # Prompted slices are few among those of clips, and all that follows rests on their masks.
 _PROMPTS = TrainingPlan(
-    steps=5_000,
+    steps=7_700,
     slices_per_step=48,
     lengths=(1, 1, 2),
-    small_image_steps=2_600,
+    small_image_steps=3_500,
     learning_rate=6e-4,
     warmup_steps=200,
     final_share=0.01,
