@@ -99,8 +99,8 @@ class Segmenter:
             prediction = target.tracker.answer_points(index, features, points, previous)
             if isinstance(prompt, Points) and any(prompt.labels) and before is not None and before.packed.empty:
                 prediction = self._no_larger(target, prompt, prediction, view)
-            if isinstance(prompt, Box) and isinstance(target.spoken[-1], Box):  # a line's square is larger than the object
-                prediction = self._filling(prompt, prediction, view)
+            if isinstance(prompt, Box):
+                prediction = self._filling(target, prompt, prediction, view)
             mask = self._to_mask(prediction.logits, view)
             if not view.cuts(mask):
                 break
@@ -122,9 +122,10 @@ class Segmenter:
                     return self._seen_through(drafted.logits, drafted.view, view)
         return None if corrected is None else self.logits_through(corrected, view)
 
-    def _filling(self, box: Box, prediction: MaskPrediction, view: View) -> MaskPrediction:
-        """An answer to a box that somebody drew, cut so that it fills the box. Of a small network: others judge size better."""
-        if not self.network.knows_depth:
+    def _filling(self, target: SegmentedObject, box: Box, prediction: MaskPrediction, view: View) -> MaskPrediction:
+        """An answer to a box, cut so that it fills the box, where somebody drew it: that of a line or of a 3D box may be larger
+        than what this slice shows. Of a small network alone: others judge size better."""
+        if not self.network.knows_depth or not isinstance(target.spoken[-1], Box):
             return prediction
         logits = logits_to_slice(prediction.logits, view, *self.slice_shape).cpu().numpy()
         return prediction._replace(logits=prediction.logits - cut_to_box(logits, (box.x0, box.y0, box.x1, box.y1)))
